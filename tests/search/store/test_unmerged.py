@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import numpy as np
@@ -61,25 +60,20 @@ def test_codes_lose_no_result(metric: Any, spread: float) -> None:
             assert spread < 1 or len(found) < 400
 
 
-def test_codes_are_used_after_some_searches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unmerged, "_LOADER", unmerged._Loader())
+def test_codes_are_compared_beside_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unmerged, "_CODED", 100)
-    state, used = _filled(), []
+    used, original = [], UnmergedCodes.candidates
 
     def candidates(self: UnmergedCodes, *given: Any) -> Any:
         used.append(1)
         return original(self, *given)
 
-    original = UnmergedCodes.candidates
-    exact = VECTORS @ VECTORS[5]
-    for _ in range(2):
-        for _ in range(unmerged._SEARCHES):
-            found = state.search(VECTORS[5], "inner", 9, None)
-            assert {row for row, _ in found} == set(ROWS[np.argsort(-exact)][:9].tolist())
-        while unmerged._LOADER._loaded is None:
-            time.sleep(0.01)
-        monkeypatch.setattr(UnmergedCodes, "candidates", candidates)
-    assert len(used) == unmerged._SEARCHES
+    monkeypatch.setattr(UnmergedCodes, "candidates", candidates)
+    state, best = _filled(), np.argsort(-VECTORS @ VECTORS[5])[:9]
+    for coded, calls in ((False, 0), (True, 1)):
+        found = state.search(VECTORS[5], "inner", 9, None, coded=coded)
+        assert {row for row, _ in found} == set(ROWS[best].tolist())
+        assert len(used) == calls
 
 
 def test_older_states_never_change_and_share_their_array() -> None:

@@ -1,13 +1,13 @@
 """`Unmerged`: the newest vectors of a namespace, which are not in its graph yet.
 
 They lie in one array that grows in place, and a search compares the query with all of them. Each
-batch of writes adds to the array, so a reader reads every vector from the ledger once. Where there
-are many vectors and searches, short codes of them are compared first (`unmerged_codes`).
+batch of writes adds to the array, so a reader reads every vector from the ledger once. Beside a
+graph, whose compiled kernels take as long to load as hundreds of searches, short codes of the
+vectors are compared first (`unmerged_codes`).
 """
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,32 +24,6 @@ __all__ = ["Unmerged"]
 _GATHER = 0.25  # fraction of the vectors below which copying them is faster than scoring all
 _BLOCK = 4096  # vectors copied or subtracted at once
 _CODED = 2000  # vectors from which on codes are faster
-_SEARCHES = 50  # of a process before codes are used: loading their kernel takes as long as hundreds
-
-
-class _Loader:
-    """Loads the codes in the background after some searches, since that takes much longer."""
-
-    def __init__(self) -> None:
-        self._searches = 0
-        self._loaded: type[UnmergedCodes] | None = None
-
-    def after_searches(self) -> type[UnmergedCodes] | None:
-        """Count a search, and return the codes once they are loaded."""
-        self._searches += 1
-        if self._searches == _SEARCHES:
-            threading.Thread(target=self._load, daemon=True).start()
-        return self._loaded
-
-    def _load(self) -> None:
-        from idiolect.search.store.unmerged_codes import UnmergedCodes
-
-        few = np.eye(2, 16, dtype=np.float32)
-        UnmergedCodes(2, 16).candidates(few, few[0], "cosine", 1, np.arange(2))
-        self._loaded = UnmergedCodes
-
-
-_LOADER = _Loader()
 
 
 class _Buffer:
@@ -60,10 +34,12 @@ class _Buffer:
         self.vectors = np.empty((size, dimensions), np.float32)
         self._codes: UnmergedCodes | None = None
 
-    def codes(self) -> UnmergedCodes | None:
-        """Return the codes of the vectors, unless searches are too few for them."""
-        if self._codes is None and (codes := _LOADER.after_searches()) is not None:
-            self._codes = codes(*self.vectors.shape)
+    def codes(self) -> UnmergedCodes:
+        """Return the codes of the vectors."""
+        if self._codes is None:
+            from idiolect.search.store.unmerged_codes import UnmergedCodes
+
+            self._codes = UnmergedCodes(*self.vectors.shape)
         return self._codes
 
 
@@ -116,14 +92,27 @@ class Unmerged:
         return Unmerged(buffer.rows[:end], buffer.vectors[:end], alive, buffer)
 
     def search(
-        self, query: NDArray[np.float32], metric: Metric, k: int, chosen: NDArray[np.bool_] | None
+        self,
+        query: NDArray[np.float32],
+        metric: Metric,
+        k: int,
+        chosen: NDArray[np.bool_] | None,
+        *,
+        coded: bool = False,
     ) -> list[tuple[int, float]]:
-        """Return the k best (row, score) in any order, of the chosen rows or of all."""
+        """Return the k best (row, score) in any order, of the chosen rows or of all.
+
+        Args:
+            query: (d,).
+            metric: of the scores.
+            k: how many.
+            chosen: (m,) the rows to search, by default those that are not deleted.
+            coded: whether to compare codes first, which finds the same and loads numba.
+        """
         places = np.flatnonzero(self.alive if chosen is None else chosen)
-        if len(places) > max(k, _CODED) and len(places) > _GATHER * len(self.rows):
+        if coded and len(places) > max(k, _CODED, _GATHER * len(self.rows)):
             codes = self._buffer.codes()
-            if codes is not None:
-                places = codes.candidates(self.vectors, query, metric, k, places)
+            places = codes.candidates(self.vectors, query, metric, k, places)
         if len(places) > _GATHER * len(self.rows):
             scores = _scores(self.vectors, query, metric)[places]
         else:

@@ -5,7 +5,7 @@ the product of the whole numbers estimates `x · q`. The estimate is off by at m
 |x - e_x| |e_q|`. A search therefore scores exactly only the vectors that may be among the best,
 given these bounds, and its results are those of scoring all of them.
 
-This module imports numba, so it is imported only where many searches follow (see `Unmerged`).
+This module imports numba, so it is imported only where a graph needs that, too.
 """
 
 from __future__ import annotations

@@ -169,7 +169,8 @@ class View:
         chosen = self._selection(*selection) if selection else None
         mask = None if chosen is None else chosen.unmerged
         if len(queries) == 1:
-            found = [self.pending.search(queries[0], self.metric, top_k, mask)]
+            coded = self.segment is not None
+            found = [self.pending.search(queries[0], self.metric, top_k, mask, coded=coded)]
         else:
             own = self.pending
             mask = own.alive if mask is None else mask

@@ -231,13 +231,15 @@ class _Trainer:
     def place(self, done: int) -> tuple[int, int, int]:
         """Return the epoch and number of the job after so many, and the words before it.
 
-        Each epoch has another order. In the corpus's own, the last subject would be learnt with the
-        lowest rate, and after all others.
+        Skip-gram has another order in each epoch: in the corpus's own, the last subject is learnt
+        with the lowest rate, and after all others. CBOW keeps the corpus's order, in which its
+        vectors are better (docs/words.md).
         """
         epoch, place = divmod(done, len(self.jobs))
         if epoch != self._epoch:
-            generator = np.random.default_rng([self.config.seed, epoch])
-            self._order = generator.permutation(len(self.jobs))
+            self._order = np.arange(len(self.jobs))
+            if self.config.model == "skipgram":
+                np.random.default_rng([self.config.seed, epoch]).shuffle(self._order)
             bounds = self.encoded.bounds[np.array(self.jobs)[self._order]]
             self._before = np.cumsum(np.append(0, bounds[:, 1] - bounds[:, 0]))
             self._epoch = epoch

@@ -137,3 +137,20 @@ def test_other_metrics(tmp_path: Path, metric: Any) -> None:
                 found = store.query(vector(seed + 5000), 5, filter={"kind": "shoe"})
                 expected = nearest(items, vector(seed + 5000), 5, metric)
                 assert [hit.id for hit in found] == [id for id, _ in expected]
+
+
+def test_items_without_the_field_and_labels_of_one_item_each(tmp_path: Path) -> None:
+    options = {"dimensions": DIMENSIONS, "memory": "disk", "label_field": "kind"}
+    with _open(tmp_path / "x", **options) as store:
+        store.upsert([thing(n, number=n) for n in range(100)])
+        store.merge()
+        labels = _graph(store).labels
+        assert labels is not None
+        assert len(labels.entries) == 0
+        store.upsert([thing(n, number=n, kind=f"only {n}") for n in range(60, 140)])
+        store.merge()
+        assert [hit.id for hit in store.query(vector(1), 5, filter={"kind": "only 70"})] == ["t70"]
+        items = list(store.items(vectors=True))
+        found = store.query(vector(5), 5, filter={"number": {"$lt": 60}})
+        expected = nearest([item for item in items if item.metadata["number"] < 60], vector(5), 5)
+        assert [hit.id for hit in found] == [id for id, _ in expected]

@@ -22,6 +22,8 @@ __all__ = [
     "dot",
     "dot_int4",
     "dot_int8",
+    "dot_int8_tile",
+    "has_byte_products",
     "popcount",
     "prefetch",
     "squared_distance",
@@ -34,7 +36,11 @@ _INTS = ir.VectorType(_I32, 16)
 _FLOATS = ir.VectorType(_F32, 16)
 
 
-def _has_vnni() -> bool:
+TILE_QUERIES, TILE_ROWS = 8, 32
+"""Size of a tile of `dot_int8_tile`: its sums take half of the registers of AVX-512."""
+
+
+def has_byte_products() -> bool:
     """Whether numba compiles for a processor with AVX-512 VNNI."""
     return not config.CPU_NAME and bool(binding.get_host_cpu_features().get("avx512vnni"))
 
@@ -73,7 +79,7 @@ def _multiply_bytes(
     builder: ir.IRBuilder, total: ir.Value, unsigned: ir.Value, signed: ir.Value
 ) -> ir.Value:
     """Add the products of 64 unsigned and 64 signed bytes to 16 sums."""
-    if _has_vnni():
+    if has_byte_products():
         multiply = _declare(builder, "llvm.x86.avx512.vpdpbusd.512", _INTS, [_INTS, _BYTES, _BYTES])
         return builder.call(multiply, [total, unsigned, signed])
     wide = ir.VectorType(_I32, 64)
@@ -145,6 +151,62 @@ def dot_int8(typing: Any, codes: Any, query: Any, lines: Any) -> Any:
         return _sum(builder, sums[0], builder.add)
 
     return types.int32(types.int64, types.int64, types.int64), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def dot_int8_tile(
+    typing: Any, codes: Any, queries: Any, quads: Any, least: Any, sums: Any, over: Any
+) -> Any:
+    """Write the inner products of 32 rows of unsigned codes and 8 signed queries, as int32.
+
+    `dot_int8_tile(codes, queries, quads, least, sums, over)` takes the addresses of two groups of
+    16 rows, each `quads` lines that hold four dimensions of the 16 rows, one row after another; of
+    8 queries of `4 * quads` bytes; of 8 int32; and of the results: 8 × 32 int32, and 8 uint32
+    whose bit `i` says that the product with row `i` is greater than the query's `least`. The
+    product of a row and a query needs no sum over a register, and nothing is read twice.
+    """
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        codes, queries, quads, least, results, over = arguments
+        groups = TILE_ROWS // _INTS.count
+        second = builder.add(codes, builder.shl(quads, _I64(6)))
+        width = builder.shl(quads, _I64(2))
+
+        def splat(address: ir.Value) -> ir.Value:
+            one = builder.load(builder.inttoptr(address, _I32.as_pointer()))
+            vector = builder.insert_element(ir.Constant(_INTS, ir.Undefined), one, _I32(0))
+            return builder.shuffle_vector(vector, vector, _constant(_INTS, 0))
+
+        def step(index: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
+            line, quad = builder.shl(index, _I64(6)), builder.shl(index, _I64(2))
+            rows = [_load(builder, builder.add(one, line), _BYTES) for one in (codes, second)]
+            updated = []
+            for query in range(TILE_QUERIES):
+                place = builder.add(queries, builder.mul(width, _I64(query)))
+                values = builder.bitcast(splat(builder.add(place, quad)), _BYTES)
+                for group, row in enumerate(rows):
+                    total = sums[query * groups + group]
+                    updated.append(_multiply_bytes(builder, total, row, values))
+            return updated
+
+        zero = _constant(_INTS, 0)
+        found = _accumulate(builder, quads, [zero] * (TILE_QUERIES * groups), step)
+        for query in range(TILE_QUERIES):
+            limit = splat(builder.add(least, _I64(4 * query)))
+            bits = _I32(0)
+            for group in range(groups):
+                total = found[query * groups + group]
+                offset = _I64((query * groups + group) * 64)
+                place = builder.inttoptr(builder.add(results, offset), _INTS.as_pointer())
+                builder.store(total, place).align = 4
+                larger = builder.bitcast(builder.icmp_signed(">", total, limit), ir.IntType(16))
+                shifted = builder.shl(builder.zext(larger, _I32), _I32(16 * group))
+                bits = builder.or_(bits, shifted)
+            place = builder.inttoptr(builder.add(over, _I64(4 * query)), _I32.as_pointer())
+            builder.store(bits, place)
+        return context.get_dummy_value()
+
+    return types.void(*(types.int64,) * 6), generate
 
 
 def _fuse(builder: ir.IRBuilder, left: ir.Value, right: ir.Value, total: ir.Value) -> ir.Value:

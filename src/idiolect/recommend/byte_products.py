@@ -18,6 +18,9 @@ answer is that of the full product. Otherwise it is called uncertain.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,65 +28,89 @@ from idiolect.search.diskann.jit import kernel
 from idiolect.search.diskann.scalar_quantizer import CACHE_LINE, aligned_zeros
 from idiolect.search.diskann.simd import TILE_QUERIES, TILE_ROWS, dot, dot_int8_tile, popcount
 
-__all__ = ["certain_items"]
+__all__ = ["ItemCodes"]
 
-_BLOCK = 8192
-"""Items whose codes stay in the cache while all users pass by: half a megabyte at 64 dimensions."""
+_BLOCK = 512 * 1024
+"""Bytes of the codes that stay in the cache while all users pass by."""
 _GROUP = 16
 """Items of a line of codes, which has four dimensions of each."""
 _UNKNOWN, _NEVER = np.int32(-(2**31)), np.int32(2**31 - 1)
 
 
-def certain_items(
-    users: NDArray[np.float32], items: NDArray[np.float32], top_k: int
-) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.bool_]]:
-    """Find the items with the largest inner products, best first, and whether it is certain.
+@dataclass(frozen=True)
+class ItemCodes:
+    """Items' vectors and their codes, with the bounds of the rounding errors.
 
-    Shape: users (users, width), items (items, width), first two results (users, top_k), last
-    result (users,). Of equal products, the first item's comes first.
-
-    Args:
-        users: Finite vectors.
-        items: Finite vectors; at least `top_k`.
-        top_k: How many items of each user.
+    `items` has rows padded to a multiple of 16 dimensions; `codes` are the lines of groups of 16
+    items; `low`, `step` and `middle`, the mean code, have `width` dimensions; `error` is the
+    largest norm of a rounding error, and `spread` the largest distance of a code from the middle.
     """
-    count, width = items.shape
-    low = items.min(0)
-    step = (items.max(0) - low) / np.float32(255)
-    inverse = np.divide(np.float32(1), step, out=np.zeros_like(step), where=step > 0)
-    middle = (items.mean(0) - low) * inverse
-    padded = aligned_zeros(count, -(-width // _GROUP) * _GROUP, np.float32)
-    padded[:, :width] = items
-    quads = -(-width // 4)
-    codes = aligned_zeros(-(-count // TILE_ROWS) * TILE_ROWS // _GROUP, quads * CACHE_LINE, np.uint8)
-    item_error, item_spread = _encode(padded, low, step, inverse, middle, codes)
 
-    scaled = users * step
-    scale = np.abs(scaled).max(1) / np.float32(127)
-    whole = np.rint(scaled / np.maximum(scale, np.finfo(np.float32).tiny)[:, None])
-    rest = scaled - scale[:, None] * whole
-    queries = aligned_zeros(-(-len(users) // TILE_QUERIES) * TILE_QUERIES, quads * 4, np.int8)
-    queries[: len(users), :width] = whole
+    items: NDArray[np.float32]
+    codes: NDArray[np.uint8]
+    low: NDArray[np.float32]
+    step: NDArray[np.float32]
+    middle: NDArray[np.float32]
+    error: float
+    spread: float
 
-    kept = np.zeros((len(queries), 2 * _kept(top_k)), np.int64)
-    sizes, least = np.zeros(len(kept), np.int64), np.full(len(kept), _UNKNOWN)
-    least[len(users) :] = _NEVER
-    for first in range(0, count, _BLOCK):
-        block = codes[first // _GROUP : (first + _BLOCK) // _GROUP]
-        _keep_largest(block, queries, first, count, kept, sizes, least)
-    numbers = np.empty((len(users), top_k), np.int64)
-    scores = np.empty((len(users), top_k), np.float32)
-    wide = aligned_zeros(len(users), padded.shape[1], np.float32)
-    wide[:, :width] = users
-    _rank(wide, padded, kept, sizes, numbers, scores)
-    reach = users @ low + rest @ middle + scale * least[: len(users)]
-    reach += np.linalg.norm(rest, axis=1) * item_spread + np.linalg.norm(users, axis=1) * item_error
-    return numbers, scores, scores[:, -1] > reach
+    @classmethod
+    def of(cls, items: NDArray[np.float32]) -> ItemCodes:
+        """Round the vectors of items (items, width)."""
+        count, width = items.shape
+        low = items.min(0)
+        step = (items.max(0) - low) / np.float32(255)
+        inverse = np.divide(np.float32(1), step, out=np.zeros_like(step), where=step > 0)
+        middle = (items.mean(0) - low) * inverse
+        padded = _padded(items, 1, _GROUP)
+        groups = -(-count // TILE_ROWS) * TILE_ROWS // _GROUP
+        codes = aligned_zeros(groups, -(-width // 4) * CACHE_LINE, np.uint8)
+        error, spread = _encode(padded, low, step, inverse, middle, codes)
+        return cls(padded, codes, low, step, middle, error, spread)
+
+    def largest(
+        self, users: NDArray[np.float32], top_k: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.bool_]]:
+        """Find the items with the largest inner products, best first, and whether it is certain.
+
+        Shape: users (users, width), first two results (users, top_k), last result (users,). Of
+        equal products, the first item's comes first.
+
+        Args:
+            users: Vectors.
+            top_k: How many items of each user; there must be so many.
+        """
+        count, width = len(users), users.shape[1]
+        scaled = users * self.step
+        scale = np.maximum(np.abs(scaled).max(1), np.finfo(np.float32).tiny) / np.float32(127)
+        whole = np.rint(scaled / scale[:, None])
+        rest = scaled - scale[:, None] * whole
+        queries = _padded(whole, TILE_QUERIES, 4, np.int8)
+        # Almost all answers are certain then; the bound grows with the number of dimensions.
+        half = 2 * top_k + 8 + width // 16
+        kept, sizes = np.zeros((len(queries), 2 * half), np.int64), np.zeros(len(queries), np.int64)
+        least = np.full(len(queries), _NEVER)
+        least[:count] = _UNKNOWN
+        groups = max(1, _BLOCK // (TILE_ROWS // _GROUP * self.codes.shape[1])) * 2
+        for first in range(0, len(self.codes), groups):
+            block = self.codes[first : first + groups]
+            _keep_largest(block, queries, first * _GROUP, len(self.items), kept, sizes, least)
+        numbers, scores = np.empty((count, top_k), np.int64), np.empty((count, top_k), np.float32)
+        _rank(_padded(users, 1, _GROUP), self.items, kept, sizes, numbers, scores)
+        reach = users @ self.low + rest @ self.middle + scale * least[:count]
+        reach += np.linalg.norm(rest, axis=1) * self.spread
+        reach += np.linalg.norm(users, axis=1) * self.error
+        return numbers, scores, scores[:, -1] > reach
 
 
-def _kept(top_k: int) -> int:
-    """Return how many items are kept at least."""
-    return 2 * top_k + 28
+def _padded(
+    values: NDArray[np.float32], rows: int, columns: int, dtype: Any = np.float32
+) -> NDArray[Any]:
+    """Return an aligned copy whose shape has multiples of two numbers, filled with zeros."""
+    count, width = values.shape
+    copy = aligned_zeros(-(-count // rows) * rows, -(-width // columns) * columns, dtype)
+    copy[:count, :width] = values
+    return copy
 
 
 @kernel
@@ -156,25 +183,23 @@ def _keep_largest(
 @kernel
 def _halve(values: NDArray[np.int64]) -> int:
     """Move the larger half of the values to the front; return the largest of the others."""
-    half, start, end = len(values) // 2, 0, len(values) - 1
-    while start < end:  # quickselect
-        pivot = values[(start + end) // 2]
-        left, right = start, end
-        while left <= right:
-            while values[left] > pivot:
-                left += 1
-            while values[right] < pivot:
-                right -= 1
-            if left <= right:
-                values[left], values[right] = values[right], values[left]
-                left += 1
-                right -= 1
-        if half <= right:
-            end = right
-        elif half >= left:
-            start = left
-        else:
+    half, start, last = len(values) // 2, 0, len(values) - 1
+    while start < last:  # quickselect, without branches that cannot be predicted
+        middle = (start + last) // 2
+        pivot, values[middle] = values[middle], values[last]
+        place = start
+        for other in range(start, last):
+            value = values[other]
+            values[other] = values[place]
+            values[place] = value
+            place += value > pivot
+        values[last], values[place] = values[place], pivot
+        if place == half:
             break
+        if place > half:
+            last = place - 1
+        else:
+            start = place + 1
     return values[half]
 
 

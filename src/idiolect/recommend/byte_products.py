@@ -23,12 +23,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from idiolect.search.diskann.jit import kernel
 from idiolect.search.diskann.scalar_quantizer import CACHE_LINE, aligned_zeros
 from idiolect.search.diskann.simd import TILE_QUERIES, TILE_ROWS, dot, dot_int8_tile, popcount
 
-__all__ = ["ItemCodes"]
+__all__ = ["ItemCodes", "is_hidden"]
 
 _BLOCK = 512 * 1024
 """Bytes of the codes that stay in the cache while all users pass by."""
@@ -69,7 +70,7 @@ class ItemCodes:
         return cls(padded, codes, low, step, middle, error, spread)
 
     def largest(
-        self, users: NDArray[np.float32], top_k: int
+        self, users: NDArray[np.float32], hidden: sparse.csr_matrix, top_k: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.bool_]]:
         """Find the items with the largest inner products, best first, and whether it is certain.
 
@@ -78,6 +79,7 @@ class ItemCodes:
 
         Args:
             users: Vectors.
+            hidden: Entries for the items that are not to be found. Shape: (users, items).
             top_k: How many items of each user; there must be so many.
         """
         count, width = len(users), users.shape[1]
@@ -94,8 +96,12 @@ class ItemCodes:
         groups = max(1, _BLOCK // (TILE_ROWS // _GROUP * self.codes.shape[1])) * 2
         for first in range(0, len(self.codes), groups):
             block = self.codes[first : first + groups]
-            _keep_largest(block, queries, first * _GROUP, len(self.items), kept, sizes, least)
-        numbers, scores = np.empty((count, top_k), np.int64), np.empty((count, top_k), np.float32)
+            _keep_largest(
+                block, queries, first * _GROUP, len(self.items), hidden.indptr, hidden.indices,
+                kept, sizes, least,
+            )  # fmt: skip
+        numbers = np.full((count, top_k), -1, np.int64)
+        scores = np.full((count, top_k), -np.inf, np.float32)
         _rank(_padded(users, 1, _GROUP), self.items, kept, sizes, numbers, scores)
         reach = users @ self.low + rest @ self.middle + scale * least[:count]
         reach += np.linalg.norm(rest, axis=1) * self.spread
@@ -142,6 +148,8 @@ def _keep_largest(
     queries: NDArray[np.int8],
     first: int,
     count: int,
+    starts: NDArray[np.int32],
+    hidden: NDArray[np.int32],
     kept: NDArray[np.int64],
     sizes: NDArray[np.int64],
     least: NDArray[np.int32],
@@ -172,12 +180,29 @@ def _keep_largest(
                     number = first + row + place
                     if number >= count:
                         break
+                    if is_hidden(number, user + one, starts, hidden):
+                        continue
                     own = kept[user + one]
                     own[sizes[user + one]] = np.int64(products[one, place]) << 32 | number
                     sizes[user + one] += 1
                     if sizes[user + one] == len(own):
                         least[user + one] = _halve(own) >> 32
                         sizes[user + one] = half
+
+
+@kernel
+def is_hidden(
+    number: int, user: int, starts: NDArray[np.int32], hidden: NDArray[np.int32]
+) -> bool:
+    """Return whether an item is among a user's, which are a row of a sparse matrix."""
+    low, high = starts[user], starts[user + 1]
+    while low < high:
+        middle = (low + high) // 2
+        if hidden[middle] < number:
+            low = middle + 1
+        else:
+            high = middle
+    return low < starts[user + 1] and hidden[low] == number
 
 
 @kernel

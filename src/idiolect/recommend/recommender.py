@@ -224,8 +224,7 @@ class Recommender:
             some = [contexts[i] for i in asked]
             found = model.best(some, top_k, self._order, exclude_seen=exclude_seen)
             for i, *row in zip(asked, *(one.tolist() for one in found), strict=True):
-                pairs = zip(*row, strict=True)
-                answers[i] = [(self.histories.items[n], score) for n, score in pairs if n >= 0]
+                answers[i] = self._named(*row)
         return answers
 
     @cached_property
@@ -244,16 +243,17 @@ class Recommender:
         exclude_seen: bool,
     ) -> list[list[tuple[str, float]]]:
         """Return the best items by the inner products of users and items."""
+        from idiolect.recommend.scorers.co_occurrence import interaction_matrix
         from idiolect.recommend.top_items import top_items
 
-        seen = [set(context.tolist()) if exclude_seen else set() for context in contexts]
-        depth = top_k + max(map(len, seen), default=0)
-        numbers, scores = top_items(users, vectors, depth)
-        answers = []
-        for own, row, values in zip(seen, numbers.tolist(), scores.tolist(), strict=True):
-            kept = [(n, v) for n, v in zip(row, values, strict=True) if n not in own][:top_k]
-            answers.append([(self.histories.items[number], score) for number, score in kept])
-        return answers
+        seen = interaction_matrix(contexts, len(vectors)) if exclude_seen else None
+        found = top_items(users, vectors, top_k, seen)
+        return [self._named(*row) for row in zip(*(one.tolist() for one in found), strict=True)]
+
+    def _named(self, numbers: list[int], scores: list[float]) -> list[tuple[str, float]]:
+        """Return the ids of items and their scores; −1 is no item."""
+        pairs = zip(numbers, scores, strict=True)
+        return [(self.histories.items[number], score) for number, score in pairs if number >= 0]
 
     def _context(self, history: Iterable[str]) -> NDArray[np.int64]:
         """Return the numbers of the known items of a history, and name the unknown ones."""

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
-from idiolect.recommend.byte_products import ItemCodes
+from idiolect.recommend.byte_products import ItemCodes, is_hidden
 from idiolect.search.diskann.jit import kernel
 from idiolect.search.diskann.simd import has_byte_products
 
@@ -30,31 +31,46 @@ _GROUP = 64
 
 
 def top_items(
-    users: NDArray[np.float32], items: NDArray[np.float32], top_k: int
+    users: NDArray[np.float32],
+    items: NDArray[np.float32],
+    top_k: int,
+    hidden: sparse.csr_matrix | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Find the items with the largest inner products, best first.
 
-    Shape: users (users, width), items (items, width), both results (users, min(top_k, items)).
-    Of equal scores, the first item's comes first.
+    Shape: both results (users, min(top_k, items)). Of equal scores, the first item's comes first.
+    Where fewer items are not hidden, the number is −1.
+
+    Args:
+        users: Shape: (users, width).
+        items: Shape: (items, width).
+        top_k: How many items of each user.
+        hidden: Entries for the items that are not to be found. Shape: (users, items).
     """
     users, items = (np.ascontiguousarray(one, np.float32) for one in (users, items))
+    if hidden is None:
+        hidden = sparse.csr_matrix((len(users), len(items)), dtype=np.float32)
+    hidden.sort_indices()
     if len(users) < _MANY or not has_byte_products():
-        return _by_blocks(users, items, top_k)
+        return _by_blocks(users, items, hidden, top_k)
     codes, found = ItemCodes.of(items), []
     for start in range(0, len(users), _MANY):
-        some = users[start : start + _MANY]
-        numbers, scores, certain = codes.largest(some, min(top_k, len(items)))
-        numbers[~certain], scores[~certain] = _by_blocks(some[~certain], items, top_k)
+        some, own = users[start : start + _MANY], hidden[start : start + _MANY]
+        numbers, scores, certain = codes.largest(some, own, min(top_k, len(items)))
+        numbers[~certain], scores[~certain] = _by_blocks(
+            some[~certain], items, own[~certain], top_k
+        )
         found.append((numbers, scores))
         if certain.mean() < _WORTHWHILE:
-            found.append(_by_blocks(users[start + _MANY :], items, top_k))
+            after = start + _MANY
+            found.append(_by_blocks(users[after:], items, hidden[after:], top_k))
             break
     numbers, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return numbers, scores
 
 
 def _by_blocks(
-    users: NDArray[np.float32], items: NDArray[np.float32], top_k: int
+    users: NDArray[np.float32], items: NDArray[np.float32], hidden: sparse.csr_matrix, top_k: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     count = min(top_k, len(items))
     numbers = np.full((len(users), count), -1, np.int64)
@@ -67,14 +83,19 @@ def _by_blocks(
             block = items[first : first + _ITEMS]
             scores = buffer[: len(some) * len(block)].reshape(len(some), len(block))
             np.matmul(some, block.T, out=scores)
-            _keep_best(scores, first, numbers[part], best[part])
+            _keep_best(
+                scores, start, first, hidden.indptr, hidden.indices, numbers[part], best[part]
+            )
     return numbers, best
 
 
 @kernel
 def _keep_best(
     scores: NDArray[np.float32],
+    first_user: int,
     first: int,
+    starts: NDArray[np.int32],
+    hidden: NDArray[np.int32],
     numbers: NDArray[np.int64],
     best: NDArray[np.float32],
 ) -> None:
@@ -91,7 +112,9 @@ def _keep_best(
                 continue
             for column in range(start, end):
                 score = scores[row, column]
-                if score > lowest:
+                if score > lowest and not is_hidden(
+                    first + column, first_user + row, starts, hidden
+                ):
                     place = last
                     while place > 0 and best[row, place - 1] < score:
                         best[row, place] = best[row, place - 1]

@@ -5,7 +5,7 @@
     python benchmarks/recommendation.py texts FOLDER NAME ENCODER ADAPTED
     python benchmarks/recommendation.py systems FOLDER HISTORIES [TARGET [ITEMS [ENCODER]]]
         [epochs=N] [networks=NAME,NAME]
-    python benchmarks/recommendation.py serving [ITEMS USERS] [graphs]
+    python benchmarks/recommendation.py serving [graphs] [HISTORIES [EPOCHS FOLDER]]
 
 `sequences`: lines of `user item item …`, such as the 5-core sets of S3-Rec. A user's last event is
 the test, the one before it is validation, and neither is trained on. With EPOCHS, SASRec is a part
@@ -28,9 +28,11 @@ the next item, so that both targets are asked of the same networks. By default, 
 ENCODER is a folder, or the name of a model such as minilm.
 
 `serving`: the ten items of the highest inner product for each of 10,000 users among 50,000 items of
-width 64, by a matrix product in blocks of users and a partial sort, and exactly by blocks that stay
-in the caches, one thread each; with `graphs` also by the graph index. Items are 500 groups with
-noise and lengths that differ, users lie near a mean of three items.
+width 64: by a full product, 256 users at a time, with a partial sort, beside `top_items`, one thread
+each, alternating; with `graphs` also by the graph index. Items are 500 groups with noise and lengths
+that differ, users lie near a mean of three items; or all numbers are normal. With HISTORIES, lines
+as in `sequences`, also by the vectors of ALS, and of SASRec as `sequences` trains it, for the first
+10,000 users.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import statistics
 import sys
 import time
 from ast import literal_eval
@@ -57,15 +60,17 @@ from idiolect.recommend.item_catalogue import join_catalogue, prices_of, read_ca
 from idiolect.recommend.model_kinds import ItemText, Target
 from idiolect.recommend.model_names import BASELINES, COMBINED
 from idiolect.recommend.next_item_metrics import NextItemEvaluation, evaluate_scorer
-from idiolect.recommend.scorer import ItemScorer
+from idiolect.recommend.scorer import ItemScorer, VectorScorer
 from idiolect.recommend.scorers.blend import Blend
 from idiolect.recommend.scorers.dense_text import DenseText, encode_items
 from idiolect.recommend.scorers.learned_blend import LearnedBlend
+from idiolect.recommend.scorers.matrix_factors import Als
 from idiolect.recommend.scorers.text_similarity import TextSimilarity
-from idiolect.recommend.splits import Cases, split
+from idiolect.recommend.splits import Cases, Split, split
 from idiolect.recommend.top_items import top_items
 from idiolect.search.diskann.graph import Graph
 from idiolect.text.skipped import Skipped
+from paired import compare as timed
 
 MAX_EASE = 6_000
 """Items up to which EASE is in the table: the time of its matrix grows with the third power."""
@@ -263,35 +268,53 @@ def read_rows(path: Path, number: Mapping[str, int]) -> list[tuple[str, np.ndarr
         ]
 
 
-def serving(items: int, users: int, *, graphs: bool) -> None:
+def serving(path: Path | None, epochs: int, folder: Path, *, graphs: bool) -> None:
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(1)
     rng = np.random.default_rng(0)
-    width, count = 64, 10
-    groups = rng.standard_normal((500, width))
-    vectors = groups[rng.integers(500, size=items)] + 0.7 * rng.standard_normal((items, width))
+    normal = [rng.standard_normal((rows, 64)).astype(np.float32) for rows in (10_000, 50_000)]
+    sets = {"groups": grouped_vectors(50_000, 10_000), "normal": (normal[0], normal[1])}
+    if path is not None:
+        sets |= trained_vectors(split(read_histories(path), "leave-one-out"), epochs, folder)
+    for name, (states, vectors) in sets.items():
+        wanted = full_product(states, vectors)
+        found, _ = top_items(states, vectors, 10)
+        pair = timed(
+            lambda: top_items(states, vectors, 10), lambda: full_product(states, vectors), warm=0
+        )
+        print(f"{name}: {len(states):,} users, {len(vectors):,} items, width {vectors.shape[1]}")
+        print(pair.line(f"  top_items, recall {overlap(found, wanted):.4f}", 5), flush=True)
+        if graphs:
+            search_graphs(states, vectors, wanted, statistics.median(pair.theirs))
+
+
+def grouped_vectors(items: int, users: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    groups = rng.standard_normal((500, 64))
+    vectors = groups[rng.integers(500, size=items)] + 0.7 * rng.standard_normal((items, 64))
     vectors = (vectors * rng.lognormal(0, 0.2, (items, 1))).astype(np.float32)
-    states = vectors[rng.integers(items, size=(users, 3))].mean(1)
+    return vectors[rng.integers(items, size=(users, 3))].mean(1), vectors
 
-    def product() -> np.ndarray:
-        found = np.empty((users, count), np.int64)
-        for start in range(0, users, 256):
-            scores = states[start : start + 256] @ vectors.T
-            found[start : start + 256] = np.argpartition(scores, -count, 1)[:, -count:]
-        return found
 
-    wanted = product()
-    found, _ = top_items(states, vectors, count)  # compiles it
-    recall = overlap(found, wanted)
-    times: dict[str, list[float]] = {"product": [], "blocks": []}
-    for _ in range(3):
-        for name, run in (("product", product), ("blocks", lambda: top_items(states, vectors, 10))):
-            start = time.perf_counter()
-            run()
-            times[name].append(time.perf_counter() - start)
-    full, own = (float(np.median(times[name])) for name in ("product", "blocks"))
-    print(f"full product and top {count} for {users:,} users: {full:.2f} s")
-    print(f"exact, in blocks: {own:.2f} s, {full / own:.1f} times, recall {recall:.4f}", flush=True)
-    if graphs:
-        search_graphs(states, vectors, wanted, full)
+def trained_vectors(
+    parts: Split, epochs: int, folder: Path
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    from idiolect.recommend.networks.train_network import train_network
+
+    models: dict[str, VectorScorer] = {"als": Als.fit(parts.train)}
+    if epochs:
+        models["sasrec"] = train_network("sasrec", parts, folder, epochs=epochs)
+    contexts = parts.test.contexts[:10_000]
+    return {name: (one.user_vectors(contexts), one.item_vectors()) for name, one in models.items()}
+
+
+def full_product(states: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    found = np.empty((len(states), 10), np.int64)
+    for start in range(0, len(states), 256):
+        scores = states[start : start + 256] @ vectors.T
+        found[start : start + 256] = np.argpartition(scores, -10, 1)[:, -10:]
+    return found
 
 
 def overlap(found: np.ndarray, wanted: np.ndarray) -> float:
@@ -343,7 +366,11 @@ if __name__ == "__main__":
             named["networks"].split(",") if "networks" in named else [],
         )
     elif sys.argv[1:2] == ["serving"]:
-        sizes = [int(one) for one in sys.argv[2:] if one != "graphs"] or [50_000, 10_000]
-        serving(*sizes, graphs="graphs" in sys.argv[2:])
+        given = [one for one in sys.argv[2:] if one != "graphs"]
+        serving(
+            Path(given[0]) if given else None,
+            *((int(given[1]), Path(given[2])) if given[1:] else (0, Path())),
+            graphs="graphs" in sys.argv[2:],
+        )
     else:
         sys.exit(__doc__)

@@ -21,7 +21,6 @@ from idiolect.recommend.scorers.co_occurrence import Transitions
 from idiolect.recommend.scorers.learned_blend import LearnedBlend
 from idiolect.recommend.scorers.matrix_factors import Als
 from idiolect.recommend.splits import split
-from idiolect.recommend.top_items import top_items
 from idiolect.recommend.train_recommender import fit_recommender
 
 
@@ -134,20 +133,6 @@ def test_lambdamart_orders_candidates_and_is_stored(
     recommender.scorer, recommender.record["model"] = made, "lambdamart"
     recommender.save(tmp_path)
     np.testing.assert_array_equal(Recommender.load(tmp_path).scorer.score([context])[0], scores)
-
-
-def test_top_items_equal_a_sort() -> None:
-    rng = np.random.default_rng(0)
-    users = rng.standard_normal((530, 8)).astype(np.float32)
-    items = rng.standard_normal((2100, 8)).astype(np.float32)
-    items[5] = items[4]  # a tie
-    numbers, scores = top_items(users, items, 7)
-    product = users @ items.T
-    wanted = np.argsort(-product, axis=1, kind="stable")[:, :7]
-    assert (numbers == wanted).mean() > 0.999  # products in blocks may round differently
-    np.testing.assert_allclose(scores, np.take_along_axis(product, wanted, 1), rtol=1e-4)
-    numbers, _ = top_items(users[:1], items[:3], 9)
-    assert sorted(numbers[0].tolist()) == [0, 1, 2]
 
 
 @pytest.fixture(scope="module")

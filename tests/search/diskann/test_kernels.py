@@ -46,7 +46,26 @@ def run(a, b, lines, which):
         return np.float64(vector.dot(x, y, lines))
     return np.float64(vector.squared_distance(x, y, lines))
 
+@kernel
+def tile(codes, queries, quads, least, products, over):
+    vector.dot_int8_tile(
+        codes.ctypes.data, queries.ctypes.data, quads, least.ctypes.data, products.ctypes.data,
+        over.ctypes.data,
+    )
+
 rng = np.random.default_rng(0)
+for quads in (1, 2, 5, 16):
+    rows, queries = aligned_zeros(32, 4 * quads, np.uint8), aligned_zeros(8, 4 * quads, np.int8)
+    rows[:] = rng.integers(0, 256, rows.shape)
+    queries[:] = rng.integers(-127, 128, queries.shape)
+    groups = aligned_zeros(2, quads * 64, np.uint8)
+    groups[:] = rows.reshape(2, 16, quads, 4).swapaxes(1, 2).reshape(2, -1)
+    wanted = queries.astype(int) @ rows.T.astype(int)
+    products, over = np.empty((8, 32), np.int32), np.empty(8, np.uint32)
+    least = np.sort(wanted)[:, 20].astype(np.int32)
+    tile(groups, queries, quads, least, products, over)
+    assert (products == wanted).all()
+    assert (over == ((wanted > least[:, None]) * (1 << np.arange(32))).sum(1)).all()
 for lines in (1, 2, 3, 8, 13):
     codes, query = aligned_zeros(lines, 64, np.uint8), aligned_zeros(2 * lines, 64, np.int8)
     codes[:] = rng.integers(0, 256, codes.shape)

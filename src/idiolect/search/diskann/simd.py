@@ -157,7 +157,7 @@ def dot_int8(typing: Any, codes: Any, query: Any, lines: Any) -> Any:
 def dot_int8_tile(
     typing: Any, codes: Any, queries: Any, quads: Any, least: Any, sums: Any, over: Any
 ) -> Any:
-    """Write the inner products of 32 rows of unsigned codes and 8 signed queries, as int32.
+    """Write the inner products of 32 rows of unsigned bytes and 8 of signed ones, as int32.
 
     `dot_int8_tile(codes, queries, quads, least, sums, over)` takes the addresses of two groups of
     16 rows, each `quads` lines that hold four dimensions of the 16 rows, one row after another; of
@@ -177,13 +177,20 @@ def dot_int8_tile(
             vector = builder.insert_element(ir.Constant(_INTS, ir.Undefined), one, _I32(0))
             return builder.shuffle_vector(vector, vector, _constant(_INTS, 0))
 
+        def arranged(line: ir.Value) -> ir.Value:
+            # Without VNNI, `_multiply_bytes` adds products that are 16 places apart, not adjacent.
+            order = [4 * row + one for one in range(4) for row in range(16)]
+            places = ir.Constant(ir.VectorType(_I32, 64), order)
+            return line if has_byte_products() else builder.shuffle_vector(line, line, places)
+
         def step(index: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
             line, quad = builder.shl(index, _I64(6)), builder.shl(index, _I64(2))
-            rows = [_load(builder, builder.add(one, line), _BYTES) for one in (codes, second)]
+            places = [builder.add(one, line) for one in (codes, second)]
+            rows = [arranged(_load(builder, one, _BYTES)) for one in places]
             updated = []
             for query in range(TILE_QUERIES):
                 place = builder.add(queries, builder.mul(width, _I64(query)))
-                values = builder.bitcast(splat(builder.add(place, quad)), _BYTES)
+                values = arranged(builder.bitcast(splat(builder.add(place, quad)), _BYTES))
                 for group, row in enumerate(rows):
                     total = sums[query * groups + group]
                     updated.append(_multiply_bytes(builder, total, row, values))

@@ -1,7 +1,8 @@
 """The largest scores of each row, of a dense matrix or of a product of sparse ones.
 
 A heap of the best so far stands between the scores and the result: almost all scores are compared
-with its smallest one only. A sparse product is never held as a whole: a row is summed up in one
+with its smallest one only. An entry of the heap is one integer, a score's bits and the place of its
+column among equal scores, so that one comparison decides. A sparse product is never held as a whole: a row is summed up in one
 array, its largest entries are taken, and the entries that were touched are set back to zero.
 """
 
@@ -30,7 +31,7 @@ def largest_of_rows(
         order: The place of each column among equal scores. Shape: (columns,).
     """
     numbers, best = _empty(len(scores), min(top_k, scores.shape[1]))
-    _scan_rows(np.ascontiguousarray(scores, np.float32), order, numbers, best)
+    _scan_rows(np.ascontiguousarray(scores, np.float32), order, np.argsort(order), numbers, best)
     return numbers, best
 
 
@@ -70,7 +71,7 @@ def largest_of_product(
         lengths = np.ones(rows, np.float32), np.ones(columns, np.float32)
     _multiply(
         *_parts(left), *_parts(right), *_parts(hidden)[:2], *lengths, np.float32(shrinkage), order,
-        ranked, numbers, best,
+        np.argsort(order), ranked, numbers, best,
     )  # fmt: skip
     return numbers, best
 
@@ -91,17 +92,20 @@ def _empty(rows: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.float32
 def _scan_rows(
     scores: NDArray[np.float32],
     order: NDArray[np.int64],
+    columns: NDArray[np.int64],
     numbers: NDArray[np.int64],
     best: NDArray[np.float32],
 ) -> None:
+    heap = np.empty(best.shape[1], np.int64)
     for row in range(scores.shape[0]):
-        size = 0
+        size, least = 0, np.float32(-np.inf)
         for column in range(scores.shape[1]):
-            if size < best.shape[1] or scores[row, column] >= best[row, 0]:
-                value = scores[row, column]
-                if value > -np.inf:
-                    size = _offer(value, column, order, best[row], numbers[row], size)
-        _sort(order, best[row], numbers[row], size)
+            value = scores[row, column]
+            if value >= least and value > -np.inf:
+                size = _offer(_entry(value, order[column]), heap, size)
+                if size == len(heap):
+                    least = _score(heap[0])
+        _write(heap[:size], True, columns, numbers[row], best[row])
 
 
 @kernel
@@ -118,107 +122,106 @@ def _multiply(
     column_lengths: NDArray[np.float32],
     shrinkage: np.float32,
     order: NDArray[np.int64],
+    columns: NDArray[np.int64],
     ranked: bool,
     numbers: NDArray[np.int64],
     best: NDArray[np.float32],
 ) -> None:
+    heap = np.empty(best.shape[1], np.int64)
     sums = np.zeros(len(order), np.float32)
     seen = np.zeros(len(order), np.bool_)
     touched = np.empty(len(order), np.int32)
     for row in range(len(left_starts) - 1):
-        count = 0
+        count = terms = 0
+        for place in range(left_starts[row], left_starts[row + 1]):
+            inner = left_columns[place]
+            terms += right_starts[inner + 1] - right_starts[inner]
+        dense = terms > len(order)  # most columns are touched: which ones is not worth noting
         for place in range(left_starts[row], left_starts[row + 1]):
             inner, weight = left_columns[place], left_values[place]
             for other in range(right_starts[inner], right_starts[inner + 1]):
                 column = right_columns[other]
                 sums[column] += weight * right_values[other]
-                if not seen[column]:
+                if not dense and not seen[column]:
                     seen[column] = True
                     touched[count] = column
                     count += 1
+        if dense:
+            count = len(order)
         for place in range(hidden_starts[row], hidden_starts[row + 1]):
             sums[hidden_columns[place]] = 0
-        size = 0
+        size, least = 0, np.float32(0)
         all_fit = not ranked and count <= best.shape[1]
         for place in range(count):
-            column = touched[place]
+            column = np.int32(place) if dense else touched[place]
             value = sums[column] / (row_lengths[row] * column_lengths[column] + shrinkage)
             sums[column] = 0
             seen[column] = False
             if value > 0 and all_fit:
                 best[row, size], numbers[row, size] = value, column
                 size += 1
-            elif value > 0 and (size < best.shape[1] or value >= best[row, 0]):
-                size = _offer(value, column, order, best[row], numbers[row], size)
-        if ranked:
-            _sort(order, best[row], numbers[row], size)
+            elif value > 0 and value >= least:
+                size = _offer(_entry(value, order[column]), heap, size)
+                if size == len(heap):
+                    least = _score(heap[0])
+        if not all_fit:
+            _write(heap[:size], ranked, columns, numbers[row], best[row])
 
 
 @kernel
-def _offer(
-    value: np.float32,
-    number: int,
-    order: NDArray[np.int64],
-    values: NDArray[np.float32],
-    numbers: NDArray[np.int64],
-    size: int,
-) -> int:
-    """Put a score into a heap whose worst is first, and take that out if it is full."""
-    if size == len(values):
-        if value > values[0] or (value == values[0] and order[number] < order[numbers[0]]):
-            _sink(value, number, order, values, numbers, size)
+def _entry(score: np.float32, place: int) -> int:
+    """Return an integer that is larger for a larger score, and for an earlier place."""
+    bits = np.float32(score + np.float32(0)).view(np.int32)  # the zeros have equal bits
+    return np.int64(_ordered(bits)) << 32 | (0x7FFFFFFF - place)
+
+
+@kernel
+def _ordered(bits: np.int32) -> np.int32:
+    """Turn the bits of a float32 into an integer of the same order, or back."""
+    return np.int32(bits ^ ((bits >> 31) & 0x7FFFFFFF))
+
+
+@kernel
+def _score(entry: int) -> np.float32:
+    return np.int32(_ordered(np.int32(entry >> 32))).view(np.float32)
+
+
+@kernel
+def _offer(entry: int, heap: NDArray[np.int64], size: int) -> int:
+    """Put an entry into a heap whose smallest is first, or in its place if the heap is full."""
+    if size == len(heap):
+        if entry <= heap[0]:
+            return size
+        place = 0
+        while True:
+            child = 2 * place + 1
+            if child + 1 < size and heap[child + 1] < heap[child]:
+                child += 1
+            if child >= size or heap[child] > entry:
+                break
+            heap[place] = heap[child]
+            place = child
+        heap[place] = entry
         return size
     place = size
-    while place > 0:
-        parent = (place - 1) // 2
-        if values[parent] < value or (
-            values[parent] == value and order[numbers[parent]] > order[number]
-        ):
-            break
-        values[place], numbers[place] = values[parent], numbers[parent]
-        place = parent
-    values[place], numbers[place] = value, number
+    while place > 0 and heap[(place - 1) // 2] > entry:
+        heap[place] = heap[(place - 1) // 2]
+        place = (place - 1) // 2
+    heap[place] = entry
     return size + 1
 
 
 @kernel
-def _sink(
-    value: np.float32,
-    number: int,
-    order: NDArray[np.int64],
-    values: NDArray[np.float32],
+def _write(
+    entries: NDArray[np.int64],
+    ranked: bool,
+    columns: NDArray[np.int64],
     numbers: NDArray[np.int64],
-    size: int,
+    best: NDArray[np.float32],
 ) -> None:
-    """Replace the worst score of a heap of some size."""
-    place = 0
-    while True:
-        child = 2 * place + 1
-        if child >= size:
-            break
-        if child + 1 < size and (
-            values[child + 1] < values[child]
-            or (
-                values[child + 1] == values[child]
-                and order[numbers[child + 1]] > order[numbers[child]]
-            )
-        ):
-            child += 1
-        if values[child] > value or (
-            values[child] == value and order[numbers[child]] < order[number]
-        ):
-            break
-        values[place], numbers[place] = values[child], numbers[child]
-        place = child
-    values[place], numbers[place] = value, number
-
-
-@kernel
-def _sort(
-    order: NDArray[np.int64], values: NDArray[np.float32], numbers: NDArray[np.int64], size: int
-) -> None:
-    """Turn a heap into a list with the best first."""
-    for end in range(size - 1, 0, -1):
-        value, number = values[end], numbers[end]
-        values[end], numbers[end] = values[0], numbers[0]
-        _sink(value, number, order, values, numbers, end)
+    """Write the columns and scores of entries, best first if the order matters."""
+    if ranked:
+        entries.sort()
+    for place in range(len(entries)):
+        entry = entries[len(entries) - 1 - place]
+        numbers[place], best[place] = columns[0x7FFFFFFF - (entry & 0xFFFFFFFF)], _score(entry)

@@ -4,7 +4,7 @@
     python benchmarks/recommendation.py amazon FOLDER NAME [ENCODER]
     python benchmarks/recommendation.py texts FOLDER NAME ENCODER ADAPTED
     python benchmarks/recommendation.py systems FOLDER HISTORIES [TARGET [ITEMS [ENCODER]]]
-        [epochs=N] [networks=NAME,NAME]
+        [epochs=N] [networks=NAME,NAME] [seed=N]
     python benchmarks/recommendation.py serving [graphs] [HISTORIES [EPOCHS FOLDER]]
 
 `sequences`: lines of `user item item …`, such as the 5-core sets of S3-Rec. A user's last event is
@@ -25,7 +25,7 @@ test for each.
 next-item (the default) or next-basket. Networks train in FOLDER, where a killed run resumes, for
 at most the epochs of their recipes or N; with 0 they are left out. They end by the validation of
 the next item, so that both targets are asked of the same networks. By default, all of them train.
-ENCODER is a folder, or the name of a model such as minilm.
+Networks of another seed need another FOLDER. ENCODER is a folder, or the name of a model such as minilm.
 
 `serving`: the ten items of the highest inner product for each of 10,000 users among 50,000 items of
 width 64: by a full product, 256 users at a time, with a partial sort, beside `top_items`, one thread
@@ -139,6 +139,7 @@ def systems(
     encoder: str | None,
     epochs: int | None,
     networks: list[str],
+    seed: int,
 ) -> None:
     from idiolect.recommend.networks.train_network import train_network
 
@@ -164,7 +165,13 @@ def systems(
     for name, model, item_text in trained if epochs != 0 else ():
         start = time.perf_counter()
         found[name] = train_network(
-            model, by_item, folder / name, vectors=vectors, item_text=item_text, epochs=epochs
+            model,
+            by_item,
+            folder / name,
+            vectors=vectors,
+            item_text=item_text,
+            epochs=epochs,
+            seed=seed,
         )
         print(f"{name} trained in {time.perf_counter() - start:.0f} s", flush=True)
     together = {name: one for name, one in found.items() if name != "popularity"}
@@ -353,7 +360,7 @@ if __name__ == "__main__":
     elif sys.argv[1:2] == ["texts"] and len(sys.argv) == 6:
         encoders = dict(zip(("plain", "adapted"), sys.argv[4:], strict=True))
         texts(Path(sys.argv[2]), sys.argv[3], encoders)
-    elif sys.argv[1:2] == ["systems"] and 4 <= len(sys.argv) <= 9:
+    elif sys.argv[1:2] == ["systems"] and 4 <= len(sys.argv) <= 10:
         given = [one for one in sys.argv[4:] if "=" not in one]
         named = dict(one.split("=", 1) for one in sys.argv[4:] if "=" in one)
         systems(
@@ -364,6 +371,7 @@ if __name__ == "__main__":
             given[2] if len(given) > 2 else None,
             int(named["epochs"]) if "epochs" in named else None,
             named["networks"].split(",") if "networks" in named else [],
+            int(named.get("seed", 0)),
         )
     elif sys.argv[1:2] == ["serving"]:
         given = [one for one in sys.argv[2:] if one != "graphs"]

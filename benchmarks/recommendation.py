@@ -25,14 +25,15 @@ test for each.
 next-item (the default) or next-basket. Networks train in FOLDER, where a killed run resumes, for
 at most the epochs of their recipes or N; with 0 they are left out. They end by the validation of
 the next item, so that both targets are asked of the same networks. By default, all of them train.
-Networks of another seed need another FOLDER. ENCODER is a folder, or the name of a model such as minilm.
+Networks of another seed need another FOLDER. ENCODER is a folder, or the name of a model such as
+minilm.
 
 `serving`: the ten items of the highest inner product for each of 10,000 users among 50,000 items of
-width 64: by a full product, 256 users at a time, with a partial sort, beside `top_items`, one thread
-each, alternating; with `graphs` also by the graph index. Items are 500 groups with noise and lengths
-that differ, users lie near a mean of three items; or all numbers are normal. With HISTORIES, lines
-as in `sequences`, also by the vectors of ALS, and of SASRec as `sequences` trains it, for the first
-10,000 users.
+width 64: by a full product, 256 users at a time, with a partial sort, beside `top_items`, one
+thread each, alternating; with `graphs` also by the graph index. Items are 500 groups with noise and
+lengths that differ, users lie near a mean of three items; or all numbers are normal. With
+HISTORIES, lines as in `sequences`, also by the vectors of ALS, and of SASRec as `sequences` trains
+it, for the first 10,000 users.
 """
 
 from __future__ import annotations

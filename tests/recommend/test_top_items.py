@@ -58,6 +58,34 @@ def test_products_of_bytes_find_the_largest_and_know_where_they_are_certain(widt
     assert (numbers == wanted).mean() > 0.999
 
 
+@pytest.mark.parametrize(
+    ("user", "many", "others", "best"),
+    [
+        # The products of codes: 400 for the many, 399 for the best, which is 400.96.
+        ((1, 1, 1, 1), (100.1, 100.1, 100.1, 100.1), (0, 0, 0, 0), (100.49, 100.49, 100.49, 99.49)),
+        # The user's code is (127, 0, 0, 0), which leaves out most of what the best is better in,
+        ((127, 0.49, 0.49, 0.49), (100, 10, 10, 10), (0, 0, 0, 0), (99, 255, 255, 255)),
+        # or what all have.
+        ((127, 0.49, 0.49, 0.49), (100, 200, 200, 200), (0, 200, 200, 200), (100, 255, 255, 255)),
+    ],
+)
+def test_an_item_that_only_rounding_hides_is_found(
+    user: tuple[float, ...],
+    many: tuple[float, ...],
+    others: tuple[float, ...],
+    best: tuple[float, ...],
+) -> None:
+    # The codes are the rounded numbers, as these go from 0 to 255.
+    zeros = np.where(np.eye(4), 0, others)
+    items = np.array([(255, 255, 255, 255), *zeros, *[many] * 100, *[others] * 300, best])
+    users = np.tile(np.array(user, np.float32), (1024, 1))
+    hidden = sparse.csr_matrix(np.arange(len(items)) == np.zeros((1024, 1)), dtype=np.float32)
+    numbers, _, certain = ItemCodes.of(items.astype(np.float32)).largest(users, hidden, 1)
+    assert not certain.any()
+    assert (numbers < 405).all()
+    assert (top_items(users, items.astype(np.float32), 1, hidden)[0] == 405).all()
+
+
 def test_top_items_leave_out_hidden_ones_and_say_where_too_few_remain() -> None:
     users = np.ones((1030, 4), np.float32)
     items = np.arange(12, dtype=np.float32)[:, None] * np.ones(4, np.float32)

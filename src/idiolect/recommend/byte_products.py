@@ -35,6 +35,8 @@ _BLOCK = 512 * 1024
 """Bytes of the codes that stay in the cache while all users pass by."""
 _GROUP = 16
 """Items of a line of codes, which has four dimensions of each."""
+_FLOAT_ERROR = 1e-6
+"""Of a product of float32, relative to the norms."""
 _UNKNOWN, _NEVER = np.int32(-(2**31)), np.int32(2**31 - 1)
 
 
@@ -44,7 +46,8 @@ class ItemCodes:
 
     `items` has rows padded to a multiple of 16 dimensions; `codes` are the lines of groups of 16
     items; `low`, `step` and `middle`, the mean code, have `width` dimensions; `error` is the
-    largest norm of a rounding error, and `spread` the largest distance of a code from the middle.
+    largest norm of a rounding error, with a little for those of float32, and `spread` the largest
+    distance of a code from the middle.
     """
 
     items: NDArray[np.float32]
@@ -59,14 +62,15 @@ class ItemCodes:
     def of(cls, items: NDArray[np.float32]) -> ItemCodes:
         """Round the vectors of items (items, width)."""
         count, width = items.shape
-        low = items.min(0)
-        step = (items.max(0) - low) / np.float32(255)
+        low, high = items.min(0), items.max(0)
+        step = (high - low) / np.float32(255)
         inverse = np.divide(np.float32(1), step, out=np.zeros_like(step), where=step > 0)
         middle = (items.mean(0) - low) * inverse
         padded = _padded(items, 1, _GROUP)
         groups = -(-count // TILE_ROWS) * TILE_ROWS // _GROUP
         codes = aligned_zeros(groups, -(-width // 4) * CACHE_LINE, np.uint8)
         error, spread = _encode(padded, low, step, inverse, middle, codes)
+        error += _FLOAT_ERROR * (np.linalg.norm(low) + np.linalg.norm(high))
         return cls(padded, codes, low, step, middle, error, spread)
 
     def largest(
@@ -191,9 +195,7 @@ def _keep_largest(
 
 
 @kernel
-def is_hidden(
-    number: int, user: int, starts: NDArray[np.int32], hidden: NDArray[np.int32]
-) -> bool:
+def is_hidden(number: int, user: int, starts: NDArray[np.int32], hidden: NDArray[np.int32]) -> bool:
     """Return whether an item is among a user's, which are a row of a sparse matrix."""
     low, high = starts[user], starts[user + 1]
     while low < high:

@@ -2,8 +2,9 @@
 
 A heap of the best so far stands between the scores and the result: almost all scores are compared
 with its smallest one only. An entry of the heap is one integer, a score's bits and the place of its
-column among equal scores, so that one comparison decides. A sparse product is never held as a whole: a row is summed up in one
-array, its largest entries are taken, and the entries that were touched are set back to zero.
+column among equal scores, so that one comparison decides. A sparse product is never held as a
+whole: a row is summed up in one array, its largest entries are taken, and the entries that were
+touched are set back to zero.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ __all__ = ["top_items"]
 _USERS, _ITEMS = 512, 1024
 """Sizes of a block: its scores take two megabytes."""
 _MANY = 1024
-"""Users from whose number on it is worthwhile to round the items, and whose sums are kept at once."""
+"""Users at a time; from their number on, rounding the items is worthwhile."""
 _WORTHWHILE = 0.3
 """Share of certain answers below which the rounding takes more time than it saves."""
 _GROUP = 64

@@ -70,7 +70,7 @@ class ItemCodes:
         groups = -(-count // TILE_ROWS) * TILE_ROWS // _GROUP
         codes = aligned_zeros(groups, -(-width // 4) * CACHE_LINE, np.uint8)
         error, spread = _encode(padded, low, step, inverse, middle, codes)
-        error += _FLOAT_ERROR * (np.linalg.norm(low) + np.linalg.norm(high))
+        error += _FLOAT_ERROR * float(np.linalg.norm(low) + np.linalg.norm(high))
         return cls(padded, codes, low, step, middle, error, spread)
 
     def largest(
@@ -204,7 +204,7 @@ def is_hidden(number: int, user: int, starts: NDArray[np.int32], hidden: NDArray
             low = middle + 1
         else:
             high = middle
-    return low < starts[user + 1] and hidden[low] == number
+    return bool(low < starts[user + 1] and hidden[low] == number)
 
 
 @kernel
@@ -227,7 +227,7 @@ def _halve(values: NDArray[np.int64]) -> int:
             last = place - 1
         else:
             start = place + 1
-    return values[half]
+    return int(values[half])
 
 
 @kernel

@@ -173,7 +173,7 @@ def _multiply(
 def _entry(score: np.float32, place: int) -> int:
     """Return an integer that is larger for a larger score, and for an earlier place."""
     bits = np.float32(score + np.float32(0)).view(np.int32)  # the zeros have equal bits
-    return np.int64(_ordered(bits)) << 32 | (0x7FFFFFFF - place)
+    return int(_ordered(bits)) << 32 | (0x7FFFFFFF - place)
 
 
 @kernel

@@ -48,7 +48,7 @@ from ast import literal_eval
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -162,6 +162,7 @@ def systems(
     ]
     if vectors is not None:
         trained.append(("unisrec", "unisrec", "alone"))
+        trained += [(f"sasrec-{one}", "sasrec", one) for one in get_args(ItemText)]
     trained = [one for one in trained if not networks or one[0] in networks]
     for name, model, item_text in trained if epochs != 0 else ():
         start = time.perf_counter()

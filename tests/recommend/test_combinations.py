@@ -81,7 +81,13 @@ def test_an_item_without_events_has_its_text_alone() -> None:
 
 @pytest.mark.parametrize(
     ("name", "item_text"),
-    [("sasrec", "alone"), ("gru4rec", "added"), ("unisrec", None), ("two-tower", "alone")],
+    [
+        ("sasrec", "alone"),
+        ("gru4rec", "added"),
+        ("unisrec", None),
+        ("two-tower", "alone"),
+        ("sasrec", "trained"),
+    ],
 )
 def test_networks_with_texts_recommend_what_nobody_has_had(
     name: str, item_text: str | None, tmp_path: Path
@@ -97,6 +103,8 @@ def test_networks_with_texts_recommend_what_nobody_has_had(
     np.testing.assert_allclose(again[0], scores[0], rtol=1e-4, atol=1e-5)
     if item_text == "added":
         assert not scorer.arrays()["tokens.own"][[9, 19]].any()
+    moved = (scorer.arrays().get("tokens.vectors", vectors) != vectors).any(1)
+    assert moved.tolist() == [item_text == "trained" and n not in (9, 19) for n in range(20)]
 
 
 def test_a_two_tower_model_learns_without_texts(tmp_path: Path) -> None:

@@ -25,9 +25,9 @@ ModelName = Literal[
 ]
 """What can be trained."""
 
-ItemText = Literal["alone", "added"]
+ItemText = Literal["alone", "added", "trained"]
 """How a network reads the vectors of the items' texts: as the items' only vectors, through an
-adaptor, or added to a vector that is learned for each item."""
+adaptor; added to a vector that is learned for each item; or as only vectors that are trained."""
 
 ItemLoss = Literal["cross-entropy", "sampled-softmax", "bpr-max", "gbce"]
 """Cross-entropy over all items, or a loss over sampled negatives."""

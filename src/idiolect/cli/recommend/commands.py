@@ -74,8 +74,9 @@ def train(
     item_text: Annotated[
         ItemText | None,
         typer.Option(
-            help="How a network reads the vectors of the items' texts: as their only vectors, or "
-            "added to learned ones. Needs --encoder. Default: not at all."
+            help="How a network reads the vectors of the items' texts: as their only vectors, "
+            "added to learned ones, or as vectors that are trained. Needs --encoder. Default: not "
+            "at all."
         ),
     ] = None,
     loss: Annotated[

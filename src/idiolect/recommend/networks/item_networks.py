@@ -116,6 +116,7 @@ def make_network(
                 vectors,
                 rows.shape[1],
                 own=item_text == "added",
+                trained=item_text == "trained",
                 experts=_EXPERTS.get(name, 0),
                 temperature=_TEMPERATURES.get(name),
             )

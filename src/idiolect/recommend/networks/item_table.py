@@ -1,14 +1,15 @@
 """`TextItems`: an item embedding made of the vectors of the items' texts.
 
-The vectors are those of a frozen encoder; an adaptor maps them to the network's width. So an item
-that nobody has had has a place among the others. Two adaptors:
+The vectors are those of an encoder; an adaptor maps them to the network's width. So an item that
+nobody has had has a place among the others. Two adaptors:
 
     linear     one matrix
     experts    a mixture of parametric whitenings Σ gₖ(x)·(x − bₖ)Wₖ (UniSRec, Hou et al. 2022,
                2206.05941)
 
 `own` adds a vector that is learned for each item, zero at first: it stays zero for an item without
-training events.
+training events. `trained` lets the vectors themselves learn, from where the encoder put them (as
+LLM2BERT4Rec, Harte et al. 2023, 2309.11379); that of an item without training events stays there.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ class TextItems(nn.Module):
         vectors: The vector of each item's text. Shape: (items, text width).
         width: The network's width.
         own: Add a learned vector to each.
+        trained: Train the vectors.
         experts: Whitening experts; 0 for one matrix.
         temperature: What scores are divided by, if they are cosines; `None` for inner products.
     """
@@ -58,14 +60,18 @@ class TextItems(nn.Module):
         vectors: Tensor,
         width: int,
         *,
-        own: bool,
+        own: bool = False,
+        trained: bool = False,
         experts: int = 0,
         temperature: float | None = None,
     ) -> None:
         super().__init__()
         self.temperature = temperature
         self.vectors: Tensor
-        self.register_buffer("vectors", vectors)
+        if trained:
+            self.vectors = nn.Parameter(vectors.clone())
+        else:
+            self.register_buffer("vectors", vectors)
         text_width = vectors.shape[1]
         self.adaptor: nn.Module
         if experts:

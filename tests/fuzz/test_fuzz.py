@@ -26,6 +26,7 @@ from idiolect.search.diskann.graph import Graph
 from idiolect.search.index import Index
 from idiolect.text.tokenizers.extension import Extension
 from idiolect.text.tokenizers.tiktoken import read_ranks
+from idiolect.text.tokenizers.tokenizer import Tokenizer
 
 
 def test_an_input_is_determined_by_target_seed_and_number() -> None:
@@ -191,5 +192,26 @@ def test_ranks_far_beyond_their_number_are_refused(tmp_path: Path) -> None:
     path.write_bytes(ranks)
     assert len(read_ranks(path)) == 260
     path.write_bytes(ranks.replace(b" 259\n", b" 2147483647\n"))
-    with pytest.raises(CheckpointError, match="a rank of 2147483647"):
+    with pytest.raises(CheckpointError, match="an id of 2147483647"):
         read_ranks(path)
+
+
+def test_ids_of_a_vocabulary_far_beyond_their_number_are_refused(tmp_path: Path) -> None:
+    """The engine takes memory for every number up to the highest, and aborts the process."""
+    path = tmp_path / "tokenizer.json"
+    pipeline = json.loads(TARGETS["tokenizer_json"](tmp_path).seeds[1])
+    word = list(pipeline["model"]["vocab"])[-1]
+    for highest, refused in ((700, False), (2**31, True)):
+        pipeline["model"]["vocab"][word] = highest
+        path.write_text(json.dumps(pipeline))
+        if refused:
+            with pytest.raises(CheckpointError, match=f"tokens and an id of {highest}"):
+                Tokenizer.load(path)
+        else:
+            assert len(Tokenizer.load(path)) > 0
+    names = ("vocab.json", "merges.txt")
+    parts = TARGETS["vocab_and_merges"](tmp_path).seeds[0].split(b"\n====\n")
+    for name, part in zip(names, parts, strict=True):
+        (tmp_path / name).write_bytes(part.replace(b'"a": 0', b'"a": 4000000000'))
+    with pytest.raises(CheckpointError, match="tokens and an id of 4000000000"):
+        Tokenizer.load(tmp_path / "vocab.json")

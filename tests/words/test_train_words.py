@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,28 @@ def test_a_killed_run_resumes_bit_identical(
     resumed = train_words(TEXTS, tmp_path / "killed", config)
     np.testing.assert_array_equal(resumed.vectors.vectors, whole.vectors.vectors)
     assert resumed.losses == whole.losses
+
+
+@pytest.mark.parametrize("config", [Word2VecConfig(**SMALL), GloveConfig(dimensions=8, epochs=2)])
+def test_a_run_killed_while_its_folder_is_deleted_is_trained_again(
+    config: Word2VecConfig | GloveConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut_short(folder: Path) -> None:
+        for path in sorted(folder.iterdir())[::2]:
+            path.unlink()
+        raise KeyboardInterrupt
+
+    for module in (word2vec, glove):
+        monkeypatch.setattr(module, "_SAVE_SECONDS", 0.0)
+    path = tmp_path / "words.safetensors"
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", cut_short)
+        with pytest.raises(KeyboardInterrupt):
+            train_words(TEXTS, path, config)
+    before = path.read_bytes()
+    train_words(TEXTS, path, config)
+    assert path.read_bytes() == before
+    assert [found.name for found in tmp_path.iterdir()] == [path.name]
 
 
 @pytest.mark.parametrize("model", ["skipgram", "cbow"])

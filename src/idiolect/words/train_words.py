@@ -99,12 +99,19 @@ def train_words(
         counts, encoded = _prepared(folder, documents, settings, min_count, phrases, split)
         vectors, losses = _trained(encoded, counts, config, folder)
     except (InputError, ConfigError, TrainingError):
-        shutil.rmtree(folder)  # these settings fail again, and others could not use it
+        _delete(folder)  # these settings fail again, and others could not use it
         raise
     vectors.save(output)
     trained = len(encoded)
-    shutil.rmtree(folder)
+    _delete(folder)
     return WordTraining(vectors, losses, trained, counts.left_out)
+
+
+def _delete(folder: Path) -> None:
+    """Delete a run's folder. Its records go first: a rest without them is no run to resume."""
+    for name in ("snapshot.json", "corpus.json"):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder)
 
 
 def _trained(

@@ -7,10 +7,27 @@ from typing import TYPE_CHECKING, Any
 import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+from idiolect.errors import CheckpointError
 
-__all__ = ["build_wordpiece", "mark_special", "template"]
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+    from pathlib import Path
+
+__all__ = ["build_wordpiece", "check_highest", "mark_special", "template"]
+
+
+def check_highest(ids: Collection[int], path: Path) -> None:
+    """Check that ids do not go far beyond their number: memory is taken for all up to the highest.
+
+    Raises:
+        CheckpointError: They do.
+    """
+    highest = max(ids, default=0)
+    if highest >= 2 * len(ids) + 1000:  # published files have few unused ids
+        raise CheckpointError(
+            f"{path} is damaged: {len(ids):,} tokens and an id of {highest}",
+            hint="fetch the file again",
+        )
 
 
 def template(engine: tokenizers.Tokenizer, before: list[str], after: list[str]) -> None:

@@ -18,7 +18,7 @@ from idiolect.errors import CheckpointError, InputError
 from idiolect.text.files import engine_errors, read_json, read_text
 from idiolect.text.hub import locate
 from idiolect.text.tokenizers import character_map, sentencepiece, tiktoken
-from idiolect.text.tokenizers.assembly import build_wordpiece, mark_special, template
+from idiolect.text.tokenizers.assembly import build_wordpiece, check_highest, mark_special, template
 from idiolect.text.tokenizers.byte_level import to_characters
 from idiolect.text.tokenizers.gguf import gguf_vocabulary
 from idiolect.text.tokenizers.gguf.gguf_header import read_gguf_header
@@ -138,6 +138,8 @@ def _read_pipeline(path: Path) -> tokenizers.Tokenizer:
         for step in _steps(pipeline.get("normalizer")):
             if step["type"] == "Precompiled":
                 character_map.check(base64.b64decode(step["precompiled_charsmap"]))
+        if isinstance(vocab := pipeline["model"]["vocab"], dict):
+            check_highest(vocab.values(), path)
         engine = tokenizers.Tokenizer.from_str(read_text(path))
         engine.encode("a")  # a template with unknown tokens raises only here
         for token in pipeline["added_tokens"]:
@@ -184,6 +186,7 @@ def _read_vocab_and_merges(
                 f"{vocab_path} is not byte-level and has no pre-tokenizer",
                 hint="use a tokenizer.json, which contains it",
             )
+        check_highest(vocab.values(), vocab_path)
         engine = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges))
     prefix = bool(settings.get("add_prefix_space", False))
     engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)

@@ -19,6 +19,7 @@ from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, proc
 
 from idiolect.errors import CheckpointError, InputError
 from idiolect.text.files import read_bytes
+from idiolect.text.tokenizers.assembly import check_highest
 from idiolect.text.tokenizers.byte_level import to_characters
 from idiolect.text.tokenizers.merges import merges_from_ranks
 
@@ -116,11 +117,7 @@ def read_ranks(path: Path) -> dict[bytes, int]:
         raise CheckpointError(
             f"{path} is damaged: its ranks are not all different", hint="fetch the file again"
         )
-    if max(ranks.values()) >= 2 * len(ranks) + 1000:  # published files have few unused ids
-        raise CheckpointError(
-            f"{path} is damaged: {len(ranks):,} tokens and a rank of {max(ranks.values())}",
-            hint="fetch the file again",
-        )
+    check_highest(ranks.values(), path)
     return ranks
 
 

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: test test-all mutants fuzz lint format demo docs benchmarks clean
+.PHONY: test test-all mutants fuzz kills audit lock lint format demo docs benchmarks clean
 
 test: lint            ## style, types and the fast tests
 	$(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder
@@ -17,6 +17,24 @@ mutants: $(READY)     ## break the source in known ways, one at a time; each tim
 
 fuzz: $(READY)        ## read broken files, filters and requests; only errors of the package may come out
 	$(BIN)/python tests/fuzz/run.py --inputs 5000
+
+kills: $(READY)       ## kill -9 every kind of command at random moments; what it ends with must be equal
+	$(BIN)/python tests/kills/run.py --kills 50
+
+audit: $(READY)       ## licences of the locked dependencies, and known vulnerabilities in them
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement requirements.lock
+	$(BIN)/python tests/dependencies/run.py
+
+lock: $(READY)        ## pin the dependencies to the releases that are installed here, with hashes
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/python -m pip freeze --exclude-editable --exclude torch > $(VENV)/installed.txt
+	echo "torch ; sys_platform == 'none'" > $(VENV)/without-torch.txt  # of PyTorch's own index
+	echo "setuptools>=77" > $(VENV)/build.txt
+	$(BIN)/uv pip compile --no-config --quiet --generate-hashes --no-annotate --no-emit-index-url \
+	  --python-version 3.11 --python-platform linux --extra serve --constraint $(VENV)/installed.txt \
+	  --override $(VENV)/without-torch.txt --custom-compile-command 'make lock' pyproject.toml $(VENV)/build.txt \
+	  --output-file requirements.lock
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -90,7 +90,7 @@ COMMANDS: dict[str, Kind] = {
         f"tasks classify train labelled.jsonl --encoder model -o out --epochs 2 {_QUICK}"
     ),
     "translate": Kind(
-        "translate train left.txt right.txt -o out --vocab-size 270 --steps 40 --batch-tokens 64 "
+        "translate train left.txt right.txt -o out --vocab-size 270 --steps 40 --batch-tokens 256 "
         "--architecture shape.json --precision fp32 --save-steps 3"
     ),
     "prompt tune": Kind(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
-from idiolect.text.files import write_atomic
+from idiolect.text.files import replacing_file, write_atomic
 
 
 @pytest.fixture
@@ -76,3 +78,36 @@ def test_a_folder_in_the_place_of_a_file_is_named(tmp_path: Path) -> None:
         write_atomic(tmp_path / "report.html", b"data")
     assert caught.value.filename == str(tmp_path / "report.html")
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_what_a_killed_writer_left_is_written_over(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    code = (
+        "import os; from pathlib import Path; from idiolect.text.files import replacing_file\n"
+        f"with replacing_file(Path({str(path)!r})) as fresh:\n"
+        "    fresh.write_bytes(b'half of a long'); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=False)
+    assert len(list(tmp_path.iterdir())) == 1, "the child left its file"
+    write_atomic(path, b"short")
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("a.json", b"short")]
+
+
+def test_two_writers_of_one_file_do_not_share_a_temporary_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    with replacing_file(path) as first:
+        first.write_bytes(b"first")
+        with replacing_file(path) as second:
+            assert second != first
+            second.write_bytes(b"second")
+        assert path.read_bytes() == b"second"
+    assert path.read_bytes() == b"first"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_link_in_the_place_of_the_temporary_file_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "other").write_bytes(b"other")
+    (tmp_path / ".a.new").symlink_to("other")
+    write_atomic(tmp_path / "a", b"data")
+    assert (tmp_path / "other").read_bytes() == b"other"
+    assert (tmp_path / "a").read_bytes() == b"data"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import secrets
@@ -114,7 +115,6 @@ def replacing_file(path: Path) -> Iterator[Path]:
     Its folder must exist.
     """
     handle, name = _create_sibling(path)
-    os.close(handle)
     try:
         yield name
         flush(name)
@@ -125,18 +125,48 @@ def replacing_file(path: Path) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             os.unlink(name)
         raise
+    finally:
+        os.close(handle)
 
 
 def _create_sibling(path: Path) -> tuple[int, Path]:
-    """Create a file of a new name in the folder of another; the kernel applies the umask.
+    """Open an empty file in the folder of another; the kernel applies the umask.
 
     `tempfile.mkstemp` would make it private, and reading the umask means setting it, which other
-    threads would see.
+    threads would see. It is `.NAME.new`, locked: what a killed process left there is written over.
+    While another writer holds it, or where there are no locks, it is a new name.
     """
+    name = path.with_name(f".{path.name}.new")
+    with contextlib.suppress(OSError):
+        while True:
+            handle = os.open(name, os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW, 0o666)
+            if _lock(handle, name):
+                return handle, name
+            os.close(handle)
     while True:
         name = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         with contextlib.suppress(FileExistsError):
             return os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666), name
+
+
+def _lock(handle: int, name: Path) -> bool:
+    """Lock and empty an open file; False if it has been renamed since it was opened.
+
+    Raises:
+        OSError: Another writer holds it.
+    """
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        found = os.stat(name, follow_symlinks=False)
+        if not os.path.samestat(found, os.fstat(handle)):
+            return False
+        os.ftruncate(handle, 0)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        os.close(handle)
+        raise
+    return True
 
 
 def flush(path: Path) -> None:

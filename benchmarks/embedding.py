@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from idiolect.nn.embedding import ExtendedEmbedding, ExtendedRows
 from paired import compare
+from record import figure
 
 THREADS = 2
 ROWS, ADDED, WIDTH = 128_000, 2_000, 1_024
@@ -59,6 +60,8 @@ def main() -> None:
         )
         assert torch.allclose(ours(ids), theirs(ids)), "the two sides diverged"
         print(pair.line(f"embedding step, {batch} x {length} tokens", TARGET), flush=True)
+        what = f"a training step of an extended embedding beside peft, {batch} × {length} tokens"
+        figure(f"embedding.step{batch}", f"{pair.ratio:.1f}", what)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"{THREADS} threads; peak memory of the process {peak:.2f} GiB")
 

@@ -27,6 +27,7 @@ from idiolect.generate.strategies import greedy
 from idiolect.models.language_model import LanguageModel
 from idiolect.models.network_files import read_network
 from paired import Pair, compare
+from record import figure
 
 THREADS = 2
 
@@ -136,6 +137,8 @@ def decode() -> list[str]:
         with torch.inference_mode():
             pair = compare(run_ours, run_theirs, pairs=5)
         same = torch.equal(results["ours"], results["theirs"])
+    what = "greedy decoding with GPT-2 small, tokens a second beside transformers"
+    figure("speed.gpt2", f"{pair.ratio:.1f}", what)
     return [
         pair.line("GPT-2 small, greedy, batch 1, 128 new tokens", 1.3),
         f"  the same tokens on both sides: {same}",

@@ -20,6 +20,7 @@ import numpy as np
 
 from idiolect.search.word_index import WordIndex
 from idiolect.words.word_vectors import WordVectors
+from record import figure
 
 NOISE = 0.5
 TURN = 20
@@ -72,6 +73,8 @@ def main() -> None:
     all_words, graph = map(statistics.median, times)
     print(f"comparing all words: median {all_words:.2f} ms")
     print(f"index: median {graph:.2f} ms, slowest {max(times[1]):.2f} ms")
+    what = f"queries a second of the index of words beside comparing all {len(vectors):,}"
+    figure("words.index", f"{all_words / graph:.0f}", what)
     print(f"ratio {all_words / graph:.1f}, recall {shared / len(queries) / 10:.4f}")
 
 

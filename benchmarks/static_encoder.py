@@ -42,6 +42,7 @@ from idiolect.models.language_model import LanguageModel
 from idiolect.pipeline.demo.catalogue import Catalogue
 from idiolect.training.progress import Reporter
 from paired import compare
+from record import figure
 
 THREADS = 2
 SIZES = ((512, 512), (512, 64), (128, 512), (128, 64))
@@ -78,8 +79,12 @@ def encode(texts: list[str]) -> None:
             lambda: theirs.encode(texts, max_length=None),
         )
         print(pair.line(f"  {name}", 1.5))
+        what = f"a static encoder's tokens a second beside model2vec, {name}"
+        figure(f"static.{name.split()[0]}", f"{pair.ratio:.1f}", what)
     pair = compare(lambda: ours.encode(texts), lambda: minilm.encode(some), pairs=3)
     speeds = tokens / statistics.median(pair.ours), few / statistics.median(pair.theirs)
+    what = "a static encoder's tokens a second beside MiniLM's"
+    figure("static.minilm", f"{speeds[0] / speeds[1]:.0f}", what)
     print(
         f"  {speeds[0]:,.0f} tokens a second, MiniLM {speeds[1]:,.0f}: {speeds[0] / speeds[1]:.0f}×"
     )

@@ -29,6 +29,7 @@ from rich.table import Table
 
 from idiolect.search.items import Item
 from idiolect.search.store.store import Store
+from record import figure
 
 DIMENSIONS = 384
 BATCH = 500
@@ -296,6 +297,10 @@ def _show(
             writing["idiolect"][0] / writing[other][0],
             *(querying[other][k][0] / querying["idiolect"][k][0] for k in ("all", "1%")),
         ]
+        if other == "LanceDB":
+            what = f"of the embedded store beside LanceDB, {count:,} items"
+            figure("store.lancedb", f"{ratios[1]:.0f}", f"queries a second {what}")
+            figure("store.upserts", f"{ratios[0]:.1f}", f"upserts a second {what}")
         ratios_text = "upserts {:.2f}x, queries {:.2f}x, filtered queries {:.2f}x".format(*ratios)
         print(f"speed-up of idiolect over {other}: {ratios_text}")
 

@@ -26,12 +26,17 @@ from idiolect.text.corpus import Corpus
 from idiolect.words.train_words import train_words
 from idiolect.words.word2vec import Word2VecConfig, train_word2vec
 from idiolect.words.word_stream import WordCounts, split_words, write_ids
+from record import figure
 
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "skip-gram, shared negatives": ({}, {"sg": 1}),
     "skip-gram, pair by pair": ({"shared_negatives": False}, {"sg": 1}),
     "CBOW": ({"model": "cbow"}, {"sg": 0}),
     "skip-gram, hierarchical softmax": ({"negative": 0}, {"sg": 1, "hs": 1, "negative": 0}),
+}
+FIGURES = {
+    "skip-gram, shared negatives": "words.shared",
+    "skip-gram, pair by pair": "words.pair",
 }
 GENSIM = {"vector_size": 100, "negative": 5, "sample": 1e-3}
 
@@ -99,6 +104,9 @@ def compare_speed(
                 f"the clock, ratio {their_wall / wall:.2f}",
                 flush=True,
             )
+            if workers == 1 and name in FIGURES:
+                what = f"{name}: words a second beside gensim, one thread, {count:,} words"
+                figure(FIGURES[name], f"{their_cpu / cpu:.1f}", what)
 
 
 def compare_memory(file: Path, threads: int) -> None:

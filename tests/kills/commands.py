@@ -103,7 +103,7 @@ COMMANDS: dict[str, Kind] = {
 def write_data(folder: Path) -> None:
     """Write everything that the commands read."""
     config = open_shop(folder, histories=True)
-    change(config, "[pretrain]\nsteps = 4", "[pretrain]\nsteps = 20\nsave_steps = 5")
+    change(config, "[pretrain]\nsteps = 4", "[pretrain]\nsteps = 120")
     draw = random.Random(1)
     texts = [" ".join(draw.choices([*COMMON, *KINDS], k=20)) for _ in range(300)]
     (folder / "texts.txt").write_text("\n".join(texts))

@@ -18,7 +18,7 @@ _TIMES = re.compile(r"seconds|per_second|^time|_at$|date|memory|elapsed")
 _MEASURED = {"log.txt", ".lock"}
 
 
-def differences(whole: Path, killed: Path, out: str) -> list[str]:
+def differences(whole: Path, killed: Path) -> list[str]:
     """Return a line for each difference between two folders in which a command ran."""
     wanted, found = _files(whole), _files(killed)
     problems = [f"{name} is missing" for name in sorted(wanted.keys() - found.keys())]
@@ -80,7 +80,10 @@ def _of_indexes(one: Path, other: Path) -> list[str]:
         if missed > 4:  # of 200; the order of insertions decides about the last ones
             problems.append(f"the index misses {missed} of 200 hits")
         word = next(iter(items[0].values())).text.split()[0]
-        lexical = [[(hit.id, hit.score) for hit in s.match(word, 20)] for s in (wanted, found)]
+        lexical = [
+            sorted((hit.id, hit.score) for hit in store.match(word, len(items[0])))
+            for store in (wanted, found)
+        ]
         if lexical[0] != lexical[1]:
             problems.append("the index finds other items by words")
     return problems

@@ -95,22 +95,31 @@ def _prepare(data: Path, folder: Path, kind: Kind) -> None:
         raise RuntimeError(f"{kind.before}: {problem}")
 
 
-def kill_runs(kind: Kind, kills: int, seed: int, data: Path, folder: Path) -> Counts:
-    """Kill runs of a kind until there were so many kills; compare each that ended."""
-    counts, draw, whole = Counts(), Random(seed), folder / "whole"
-    for _ in range(2):  # the first warms caches, so that the second tells how long a run takes
-        shutil.rmtree(whole, ignore_errors=True)
-        _prepare(data, whole, kind)
+def _undisturbed(kind: Kind, data: Path, here: Path) -> float:
+    """Run a command twice; return the seconds of the second time, when caches are warm."""
+    for _ in range(2):
+        shutil.rmtree(here, ignore_errors=True)
+        _prepare(data, here, kind)
         began = time.perf_counter()
-        if problem := _finish(_start(whole, kind.command), whole):
+        if problem := _finish(_start(here, kind.command), here):
             raise RuntimeError(problem)
-        counts.seconds = time.perf_counter() - began
+    return time.perf_counter() - began
+
+
+def kill_runs(kind: Kind, kills: int, seed: int, data: Path, folder: Path) -> Counts:
+    """Kill runs of a kind until there were so many kills; compare each that ended.
+
+    All run in one place, since files name the place, and are moved from there.
+    """
+    folder.mkdir(parents=True)
+    here, whole = folder / "here", folder / "whole"
+    counts, draw = Counts(_undisturbed(kind, data, here)), Random(seed)
+    here.rename(whole)
     while counts.kills < kills:
-        killed = folder / f"killed{counts.runs}"
-        _prepare(data, killed, kind)
-        moments = []
+        _prepare(data, here, kind)
+        moments: list[float] = []
         while counts.kills < kills and len(moments) < IN_A_ROW:
-            process = _start(killed, kind.command)
+            process = _start(here, kind.command)
             moment = draw.uniform(0, counts.seconds)
             process.join(moment)
             if process.exitcode is not None:
@@ -120,15 +129,15 @@ def kill_runs(kind: Kind, kills: int, seed: int, data: Path, folder: Path) -> Co
             process.join()
             moments.append(round(moment, 2))
             counts.kills += 1
-            counts.resumed += any(killed.glob(f"*{kind.out}*"))
-        problem = _finish(
-            process if process.exitcode == 0 else _start(killed, kind.command), killed
-        )
-        problems = [problem] if problem else differences(whole, killed, kind.out)
-        if problems:
-            counts.findings += [f"killed after {moments} s: {line}" for line in problems]
-        else:
-            shutil.rmtree(killed)
+            counts.resumed += any(here.glob(f"*{kind.out}*"))
+        if process.exitcode != 0:
+            process = _start(here, kind.command)
+        problem = _finish(process, here)
+        problems = [problem] if problem else differences(whole, here)
+        counts.findings += [f"killed after {moments} s: {line}" for line in problems]
+        here.rename(folder / f"killed{counts.runs}")
+        if not problems:
+            shutil.rmtree(folder / f"killed{counts.runs}")
         counts.runs += bool(moments)
     return counts
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -69,7 +72,8 @@ def test_everything_in_the_notes_has_a_section() -> None:
 
 
 def test_code_and_figures_that_pages_name_exist() -> None:
-    figures = json.loads((ROOT / "docs" / "measurements.json").read_text(encoding="utf-8"))
+    copied = json.loads((ROOT / "docs" / "measurements.json").read_text(encoding="utf-8"))
+    recorded = {key for record in _records() for key in record["figures"]}
     used = set()
     for path in HANDBOOK.glob("*.md"):
         page = path.read_text(encoding="utf-8")
@@ -81,7 +85,45 @@ def test_code_and_figures_that_pages_name_exist() -> None:
             assert re.search(rf"^ *(?:class|def) {name.split('.')[-1]}\b", source, re.MULTILINE), (
                 name
             )
-    assert used == set(figures["figures"])
+    assert used - recorded == set(copied["figures"]), "what is recorded is not copied as well"
+
+
+def _records() -> list[dict[str, Any]]:
+    files = sorted((ROOT / "docs" / "benchmarks").glob("*.json"))
+    return [json.loads(file.read_text(encoding="utf-8")) for file in files]
+
+
+def test_recorded_benchmarks_say_where_they_ran_and_name_no_place() -> None:
+    records = _records()
+    assert records
+    for record in records:
+        path = ROOT / record["command"].split()[1]
+        assert path.is_file()
+        for key in record["figures"]:
+            assert f'"{key.split(".")[0]}.' in path.read_text(encoding="utf-8"), key
+        assert {"processor", "cores", "memory_gib", "system"} == set(record["machine"])
+        assert {"python", "idiolect", "numpy"} <= set(record["versions"])
+        assert record["lines"]
+        written = json.dumps(record)
+        assert not re.search(r"/(?:home|root|tmp|work|Users)/", written), record["command"]
+
+
+def test_a_benchmark_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    record = importlib.import_module("record")
+    (tmp_path / "made.py").write_text(
+        "import sys, numpy, record\nprint('read', sys.argv[1])\nrecord.figure('made.one', '2', 'x')"
+    )
+    monkeypatch.setattr(record, "BENCHMARKS", tmp_path)
+    monkeypatch.setattr(record, "OUT", tmp_path)
+    monkeypatch.setattr(sys, "argv", [])
+    record.main(["made", str(tmp_path / "data.txt")])
+    found = json.loads((tmp_path / "made.json").read_text(encoding="utf-8"))
+    assert found["command"] == "python benchmarks/made.py data.txt"
+    assert found["lines"] == ["read data.txt"]
+    assert found["figures"] == {"made.one": {"value": "2", "what": "x"}}
+    assert found["versions"]["numpy"] == np.__version__
+    assert found["machine"]["cores"] >= 1
 
 
 @pytest.mark.slow

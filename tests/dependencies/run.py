@@ -20,8 +20,8 @@ from pathlib import Path
 
 LOCK = Path(__file__).resolve().parents[2] / "requirements.lock"
 SUITABLE = {
-    "0BSD", "Apache", "Apache-2.0", "BSD", "BSD-2-Clause", "BSD-3-Clause", "CC0-1.0", "CNRI-Python",
-    "ISC", "LLVM-exception", "MIT", "MIT-CMU", "MPL-2.0", "PSF-2.0", "Zlib",
+    "0BSD", "Apache", "Apache-2.0", "BSD", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CC0-1.0",
+    "CNRI-Python", "ISC", "LLVM-exception", "MIT", "MIT-CMU", "MPL-2.0", "PSF-2.0", "Zlib",
 }  # fmt: skip
 """Licences beside which an MIT program may be given on. MPL-2.0 covers only its own files."""
 _CLASSIFIERS = {

@@ -76,6 +76,12 @@ COMMANDS: dict[str, Kind] = {
     "words, CBOW": _words("--model cbow --epochs 60"),
     "words, n-grams": _words("--model skipgram --min-n 3 --buckets 1000 --epochs 30"),
     "words, GloVe": _words("--model glove --epochs 100"),
+    "generate-queries": Kind(
+        "generate-queries model labelled.jsonl --field text --max-texts 40 --max-new-tokens 8 "
+        "--batch-size 4 -o queries-out.jsonl",
+        "queries-out.jsonl",
+    ),
+    "export, GGUF": Kind("export gguf model -o out.gguf", "out.gguf"),
     "encode": Kind("encode model many.jsonl -o vectors.npy", "vectors.npy"),
     "index build": Kind("index build out many.jsonl --encoder model"),
     "index build, own vectors": Kind(f"index build out {_VECTORS}"),

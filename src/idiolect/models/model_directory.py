@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
@@ -19,7 +18,7 @@ from safetensors import SafetensorError
 
 from idiolect.errors import CheckpointError, InputError
 from idiolect.text.arguments import check_path
-from idiolect.text.files import flush
+from idiolect.text.files import flush, working_folder
 
 __all__ = ["check_finished", "replacing"]
 
@@ -68,31 +67,27 @@ def replacing(directory: str | Path) -> Iterator[Path]:
         InputError: The path is not a directory, or cannot be written to.
     """
     target = Path(os.path.realpath(check_path(directory, "directory")))
-    fresh: Path | None = None
     try:
         if target.exists() and not target.is_dir():
             raise InputError(f"{directory} is a file", hint="give a directory")
         parent = target if target.is_dir() else target.parent
         parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=".saving-", dir=parent))
-        yield fresh
-        for path in fresh.rglob("*"):
-            flush(path)
-        if target.is_dir():
-            _exchange(target, fresh)
-        else:
-            # mkdtemp allows only its owner; the model gets the permissions of its parent.
-            fresh.chmod(parent.stat().st_mode & 0o777)
-            fresh.rename(target)
-            flush(parent)
+        with working_folder(parent, ".saving-") as fresh:
+            yield fresh
+            for path in fresh.rglob("*"):
+                flush(path)
+            if target.is_dir():
+                _exchange(target, fresh)
+            else:
+                # It is private to its owner; the model gets the permissions of its parent.
+                fresh.chmod(parent.stat().st_mode & 0o777)
+                fresh.rename(target)
+                flush(parent)
     except (OSError, SafetensorError) as error:
         raise InputError(
             f"cannot write the model to {directory}: {getattr(error, 'strerror', None) or error}",
             hint="its files are unchanged unless it contains a file named .unfinished",
         ) from error
-    finally:
-        if fresh is not None:
-            shutil.rmtree(fresh, ignore_errors=True)
 
 
 def check_finished(directory: Path) -> None:

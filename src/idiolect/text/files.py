@@ -9,16 +9,19 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import glob
 import json
 import os
 import secrets
+import shutil
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from idiolect.errors import CheckpointError, IdiolectError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
 __all__ = [
     "engine_errors",
@@ -27,6 +30,7 @@ __all__ = [
     "read_json",
     "read_text",
     "replacing_file",
+    "working_folder",
     "write_atomic",
 ]
 
@@ -167,6 +171,43 @@ def _lock(handle: int, name: Path) -> bool:
         os.close(handle)
         raise
     return True
+
+
+@contextlib.contextmanager
+def working_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """Give a new folder in another one, private to its owner, and delete it in the end.
+
+    If it has been renamed until then, it stays. A folder in use is locked; those that killed
+    processes have left under the same prefix are deleted.
+    """
+    for old in parent.glob(f"{glob.escape(prefix)}*"):
+        _delete_unused(old)
+    handle = None
+    while handle is None:
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+        with contextlib.suppress(FileNotFoundError):  # deleted before it was locked
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            with contextlib.suppress(OSError):  # this file system has no locks
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            if not folder.exists():
+                os.close(handle)
+                handle = None
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)
+
+
+def _delete_unused(folder: Path) -> None:
+    """Delete a folder that no process holds."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(handle)
 
 
 def flush(path: Path) -> None:

@@ -12,14 +12,13 @@ import os
 import re
 import shutil
 import sqlite3
-import tempfile
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from idiolect.errors import CheckpointError, InputError
 from idiolect.search.store.ledger import check_ledger, open_database
-from idiolect.text.files import flush
+from idiolect.text.files import flush, working_folder
 from idiolect.text.suggestions import did_you_mean
 
 if TYPE_CHECKING:
@@ -48,8 +47,8 @@ def take_snapshot(ledger: Ledger, folder: Path, name: str) -> Path:
     folder.mkdir(exist_ok=True)
     if path.exists():
         raise InputError(f"snapshot {name!r} already exists", hint="choose another name")
-    with tempfile.TemporaryDirectory(prefix=".taking-", dir=folder) as temporary:
-        copy = Path(temporary) / "ledger.db"
+    with working_folder(folder, ".taking-") as temporary:
+        copy = temporary / "ledger.db"
         with ledger.connection() as db:
             db.execute("VACUUM INTO ?", (str(copy),))
         with copy.open("rb+") as file:
@@ -71,8 +70,8 @@ def restore_snapshot(ledger: Ledger, folder: Path, name: str) -> None:
     if not path.is_file():
         hint = did_you_mean(name, snapshot_names(folder), "available:")
         raise InputError(f"no snapshot {name!r}", hint=hint)
-    with tempfile.TemporaryDirectory(prefix=".restoring-", dir=folder) as temporary:
-        copy = Path(temporary) / "ledger.db"
+    with working_folder(folder, ".restoring-") as temporary:
+        copy = temporary / "ledger.db"
         shutil.copyfile(path, copy)
         with _open_checked(copy, path) as source, ledger.connection() as db:
             source.execute("UPDATE namespaces SET graph = NULL, last_row = NULL")

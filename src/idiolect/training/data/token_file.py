@@ -12,8 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -23,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idiolect.errors import CheckpointError, InputError
-from idiolect.text.files import read_json, write_atomic
+from idiolect.text.files import read_json, working_folder, write_atomic
 from idiolect.text.sentences import sentence_ends
 from idiolect.text.tokenizers.tokenizer import Tokenizer
 
@@ -84,30 +82,29 @@ class TokenFile:
             InputError: The folder cannot be written, for example because the disk is full.
         """
         folder = Path(folder)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
-            with (
-                (temporary / "ids.bin").open("wb") as ids,
-                (temporary / "ends.bin").open("wb") as ends,
-                (temporary / "sentences.bin").open("wb") as marks,
-            ):
-                record = _write_ids(documents, tokenizer, ids, ends, marks if sentences else None)
-                for file in (ids, ends, marks):
-                    file.flush()
-                    os.fsync(file.fileno())
-            if not sentences:
-                (temporary / "sentences.bin").unlink()
-            text = json.dumps(record | {"tokenizer": tokenizer.fingerprint}, indent=2)
-            write_atomic(temporary / "tokens.json", f"{text}\n".encode())
-            temporary.chmod(0o755)
-            temporary.rename(folder)
+            with working_folder(folder.parent, f".{folder.name}.") as temporary:
+                with (
+                    (temporary / "ids.bin").open("wb") as ids,
+                    (temporary / "ends.bin").open("wb") as ends,
+                    (temporary / "sentences.bin").open("wb") as marks,
+                ):
+                    wanted = marks if sentences else None
+                    record = _write_ids(documents, tokenizer, ids, ends, wanted)
+                    for file in (ids, ends, marks):
+                        file.flush()
+                        os.fsync(file.fileno())
+                if not sentences:
+                    (temporary / "sentences.bin").unlink()
+                text = json.dumps(record | {"tokenizer": tokenizer.fingerprint}, indent=2)
+                write_atomic(temporary / "tokens.json", f"{text}\n".encode())
+                temporary.chmod(0o755)
+                temporary.rename(folder)
         except OSError as error:
             raise InputError(
                 f"cannot write the tokens of the corpus to {folder}: {error.strerror}",
                 hint="make room on that disk, or choose another folder",
             ) from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
         return cls(folder, tokenizer)
 
     def __len__(self) -> int:

@@ -135,9 +135,10 @@ def kill_runs(kind: Kind, kills: int, seed: int, data: Path, folder: Path) -> Co
         problem = _finish(process, here)
         problems = [problem] if problem else differences(whole, here)
         counts.findings += [f"killed after {moments} s: {line}" for line in problems]
-        here.rename(folder / f"killed{counts.runs}")
-        if not problems:
-            shutil.rmtree(folder / f"killed{counts.runs}")
+        if problems:
+            here.rename(folder / f"killed{counts.runs}")
+        else:
+            shutil.rmtree(here)
         counts.runs += bool(moments)
     return counts
 

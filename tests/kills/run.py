@@ -122,11 +122,10 @@ def kill_runs(kind: Kind, kills: int, seed: int, data: Path, folder: Path) -> Co
             process = _start(here, kind.command)
             moment = draw.uniform(0, counts.seconds)
             process.join(moment)
-            if process.exitcode is not None:
-                break
-            assert process.pid is not None
-            os.kill(process.pid, signal.SIGKILL)
+            process.kill()  # nothing if it has ended
             process.join()
+            if process.exitcode != -signal.SIGKILL:
+                break
             moments.append(round(moment, 2))
             counts.kills += 1
             counts.resumed += any(here.glob(f"*{kind.out}*"))

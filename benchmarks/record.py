@@ -64,6 +64,18 @@ def machine() -> dict[str, str | int]:
     }
 
 
+def _busy() -> float:
+    """Return the seconds of processor time that all processes of this machine have taken."""
+    user, nice, system = map(int, Path("/proc/stat").read_text(encoding="utf-8").split()[1:4])
+    return (user + nice + system) / os.sysconf("SC_CLK_TCK")
+
+
+def _own() -> float:
+    """Return those of this process and of those that it started and that have ended."""
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
+
+
 def versions(path: Path) -> dict[str, str]:
     """Return the versions of Python, and of the packages that a benchmark imports."""
     names = set()
@@ -90,16 +102,18 @@ def main(arguments: list[str]) -> None:
     """Run the benchmark that is named first, with the other arguments."""
     name, *given = arguments
     path = BENCHMARKS / f"{name}.py"
-    load, began = os.getloadavg()[0], time.perf_counter()
+    began, busy, own = time.perf_counter(), _busy(), _own()
     sys.argv = [str(path), *given]
     with contextlib.redirect_stdout(_Both(sys.stdout)) as both:
         runpy.run_path(str(path), run_name="__main__")
+    seconds = time.perf_counter() - began
+    others = (_busy() - busy - (_own() - own)) / (seconds * (os.cpu_count() or 1))
     record = {
         "command": _without_places(" ".join(["python", f"benchmarks/{name}.py", *given]), given),
         "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
-        "seconds": round(time.perf_counter() - began),
+        "seconds": round(seconds),
         "machine": machine(),
-        "load": round(load, 2),
+        "others": round(max(others, 0.0), 2),
         "versions": versions(path),
         "figures": _FIGURES,
         "lines": _without_places(both.kept.getvalue(), given).splitlines(),

@@ -20,7 +20,9 @@ from fuzz.mutations import mutate, mutate_json
 from fuzz.targets import TARGETS, Target
 from idiolect.errors import CheckpointError, ConfigError, InputError
 from idiolect.pipeline.settings import PipelineSettings
+from idiolect.recommend.histories import Histories
 from idiolect.recommend.recommender import Recommender
+from idiolect.recommend.scorer import Popularity
 from idiolect.search.diskann.disk.disk_graph import DiskGraph
 from idiolect.search.diskann.graph import Graph
 from idiolect.search.index import Index
@@ -177,6 +179,16 @@ def test_ids_of_a_recommender_that_do_not_fit_are_refused(
     path.write_text(json.dumps({**json.loads(path.read_text()), **ids}))
     with pytest.raises(CheckpointError, match="is damaged"):
         Recommender.load(tmp_path)
+
+
+@pytest.mark.parametrize("scored", [2, 5])
+def test_a_scorer_of_other_items_is_refused(scored: int) -> None:
+    offsets, events = np.array([0, 3, 5]), np.array([0, 1, 2, 0, 1])
+    histories = Histories(("u", "v"), ("lamp", "pump", "chair"), offsets, events)
+    record = {"model": "popularity", "split": "leave-one-out", "exclude_seen": True}
+    recommender = Recommender(Popularity(np.arange(scored)), histories, record)
+    with pytest.raises(CheckpointError, match=f"scores {scored} items, and its ids.json names 3"):
+        recommender.recommend(["chair"])
 
 
 def test_a_configuration_that_is_nested_too_deeply_is_refused(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from idiolect.errors import InputError
+from idiolect.errors import CheckpointError, InputError
 from idiolect.recommend.histories import Histories
 from idiolect.recommend.recommender_files import StoredRecommender
 from idiolect.recommend.recommender_location import INDEX, recommender_folder
@@ -284,6 +284,12 @@ class Recommender:
         """Return the best items by the scores of all, and their scores."""
         scorer = self.scorer if len(context) else self._popularity
         scores = scorer.score([context])
+        if scores.shape[1] != len(self._popularity.counts):
+            raise CheckpointError(
+                f"the model scores {scores.shape[1]:,} items, and its ids.json names "
+                f"{len(self._popularity.counts):,}",
+                hint="its files belong to two models; train it again",
+            )
         if exclude_seen:
             hide_seen(scores, [context])
         for rows in (allowed, self._matching(filter)):

@@ -15,8 +15,9 @@ __all__ = ["differences"]
 
 _TIMES = re.compile(r"seconds|per_second")
 """Names of values that differ from run to run."""
-_NOT_COMPARED = {".lock", "log.txt", "report.html"}
-"""The number of a process, what was printed, and a page that says how long stages took."""
+_NOT_COMPARED = {".lock", "log.txt", "outputs.json", "report.html"}
+"""The number of a process, what was printed, the times and hashes of files that are compared
+themselves, and a page that says how long stages took."""
 
 
 def differences(whole: Path, killed: Path) -> list[str]:

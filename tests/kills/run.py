@@ -135,7 +135,7 @@ def kill_runs(kind: Kind, kills: int, seed: int, data: Path, folder: Path) -> Co
         problems = [problem] if problem else differences(whole, here)
         counts.findings += [f"killed after {moments} s: {line}" for line in problems]
         if problems:
-            here.rename(folder / f"killed{counts.runs}")
+            here.rename(Path(tempfile.mkdtemp(prefix="killed", dir=folder)))
         else:
             shutil.rmtree(here)
         counts.runs += bool(moments)

@@ -67,6 +67,21 @@ def test_killed_at_random_moments(tmp_path: Path, whole: tuple[Path, float], oft
     _assert_same(out, reference)
 
 
+def test_a_run_killed_before_the_record_of_its_model_was_there(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+
+    def save(model: Path) -> None:
+        model.mkdir(parents=True)
+        (model / "config.json").write_text("{}")
+
+    folder.publish(save)
+    record = (tmp_path / "published.json").read_bytes()
+    (tmp_path / "published.json").rename(tmp_path / ".published.json.new")
+    assert folder.is_published()
+    assert (tmp_path / "published.json").read_bytes() == record
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "published.json"}
+
+
 def test_a_setting_that_was_added_since_has_its_default(tmp_path: Path) -> None:
     folder, usual = RunFolder(tmp_path), {"config": {"new": 2}}
     folder.begin({"config": {"old": 1}})

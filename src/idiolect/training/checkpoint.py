@@ -20,6 +20,7 @@ checkpoints always remain. A damaged checkpoint is skipped, with a notice, for t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -226,12 +227,7 @@ class RunFolder:
             else:
                 save(temporary / "model")
                 (temporary / "model").rename(self.model)
-            # Without times, so that the folder does not depend on how often it was interrupted.
-            record = {
-                name: {"size": file["size"], "hash": file["hash"]}
-                for name, file in FileRecord.of(self.model).files.items()
-            }
-            write_atomic(self._published, f"{json.dumps(record, indent=1)}\n".encode())
+            self._record_files()
         except (OSError, SafetensorError) as error:
             raise CheckpointError(
                 f"cannot write the model to {self.model}: {_reason(error)}",
@@ -240,14 +236,29 @@ class RunFolder:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
+    def _record_files(self) -> None:
+        # Without times, so that the folder does not depend on how often it was interrupted.
+        record = {
+            name: {"size": file["size"], "hash": file["hash"]}
+            for name, file in FileRecord.of(self.model).files.items()
+        }
+        write_atomic(self._published, f"{json.dumps(record, indent=1)}\n".encode())
+
     def is_published(self) -> bool:
-        """Return whether the finished model is there; a notice names a damaged file of it."""
+        """Return whether the finished model is there; a notice names a damaged file of it.
+
+        If only the record of its files is missing, it is written.
+        """
         if not self.model.exists():
             return False
         try:
             record = FileRecord(read_json(self._published))
-        except CheckpointError:  # of an older version, or damaged
-            return (self.model / "config.json").exists()
+        except CheckpointError:  # killed before it was there, of an older version, or damaged
+            if not (self.model / "config.json").exists():
+                return False
+            with contextlib.suppress(OSError):  # a finished run in a folder to read
+                self._record_files()
+            return True
         damage = [f"{name} {problem}" for name, problem in record.damage(self.model).items()]
         if damage:
             notice(f"{self.model}: {damage[0]}; writing the model again")

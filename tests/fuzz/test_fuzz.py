@@ -98,6 +98,7 @@ def _array(name: str, **changes: Any) -> Any:
         lambda header: {**header, "arrays": header["arrays"][:-1]},
         _array("alive", shape=[3]),
         _array("alive", shape=[-1]),
+        _array("alive", shape=[]),
         _array("alive", place=1 << 50),
         _array("alive", type="O"),
         _array("alive", sums=[]),

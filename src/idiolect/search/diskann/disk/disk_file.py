@@ -95,6 +95,8 @@ def is_disk_graph(file: ArrayFile) -> bool:
     optional = {"rotation"} if "rotation" in file else set()
     optional |= {"labels", "entries"} if facts["label_degree"] else set()
     arrays = {name: file.array(name) for name in ("alive", "pages", *codes, *optional)}
+    if arrays["alive"].ndim != 1:
+        return False
     count, dimension, degree = len(arrays["alive"]), facts["dimension"], facts["degree"]
     if not 0 < dimension < _WIDEST or not 0 <= degree < _WIDEST:
         return False

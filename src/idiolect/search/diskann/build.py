@@ -32,8 +32,9 @@ _SLACK = 1.3
 _BATCH = 4096
 """Maximum number of points in a batch."""
 _FIRST_LIST = 0.75
-"""Size of the search list in the first pass, as a fraction. The graph is as good as with the whole
-size, and building takes a sixth less time; with half of it, recall falls a little."""
+"""Size of the search list in the first pass, as a fraction. Building takes a sixth less time than
+with the whole size, and the graph is nearly as good: on 10,000 product titles a search list of 128
+has recall 0.991 instead of 0.994, and 160 has 0.996 instead of 0.997 (three seeds)."""
 _CHUNK_POINTS = 32
 """Points per task."""
 

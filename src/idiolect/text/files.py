@@ -180,7 +180,7 @@ def working_folder(parent: Path, prefix: str) -> Iterator[Path]:
     If it has been renamed until then, it stays. A folder in use is locked; those that killed
     processes have left under the same prefix are deleted.
     """
-    for old in parent.glob(f"{glob.escape(prefix)}*"):
+    for old in parent.glob(f"{glob.escape(prefix)}????????"):  # as `mkdtemp` names them
         _delete_unused(old)
     handle = None
     while handle is None:

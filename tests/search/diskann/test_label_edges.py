@@ -40,6 +40,8 @@ def _assert_labels(
     graph: DiskGraph, points: NDArray[np.float32], labels: NDArray[np.int32], least: float
 ) -> None:
     """Search for the rows of each label, following only edges of that label."""
+    assert graph.labels is not None
+    assert labels[graph.labels.entries].tolist() == list(range(labels.max() + 1))
     for label in range(labels.max() + 1):
         mask = labels == label
         plan = graph._plan(64, 4, RowMask(mask))
@@ -109,6 +111,7 @@ def test_groups_of_labels() -> None:
         ("labels", np.zeros(ROWS - 1, np.int32)),
         ("entries", np.array([0, 1, 2, 3, ROWS])),
         ("entries", np.array([0])),
+        ("entries", np.zeros(5, np.int64)),
     ],
 )
 def test_labels_that_do_not_fit_are_damage(built, tmp_path: Path, name: str, array) -> None:

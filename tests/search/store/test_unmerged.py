@@ -60,6 +60,25 @@ def test_codes_lose_no_result(metric: Any, spread: float) -> None:
             assert spread < 1 or len(found) < 400
 
 
+def test_a_rounding_error_of_the_vectors_hides_no_result() -> None:
+    """The first vector is the best, and by its code the second: its numbers are rounded down."""
+    vectors = np.array([[127] + 15 * [3.49], [127] + 10 * [3.51] + 5 * [2.0]], np.float32)
+    query = np.ones(16, np.float32)
+    assert np.argmax(vectors @ query) == 0
+    assert np.argmax(np.rint(vectors) @ query) == 1
+    found = UnmergedCodes(2, 16).candidates(vectors, query, "inner", 1, np.arange(2))
+    assert 0 in found
+
+
+def test_a_rounding_error_of_the_query_hides_no_result() -> None:
+    query = np.array([127] + 15 * [3.49], np.float32)
+    vectors = np.array([16 * [1.0], [1.38] + 15 * [0.0]], np.float32)
+    assert np.argmax(vectors @ query) == 0
+    assert np.argmax(vectors @ np.rint(query)) == 1
+    found = UnmergedCodes(2, 16).candidates(vectors, query, "inner", 1, np.arange(2))
+    assert 0 in found
+
+
 def test_codes_are_compared_beside_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unmerged, "_CODED", 100)
     used, original = [], UnmergedCodes.candidates

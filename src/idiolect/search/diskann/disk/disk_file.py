@@ -129,10 +129,10 @@ def is_disk_graph(file: ArrayFile) -> bool:
 
 
 def _are_labels(labels: NDArray[Any], entries: NDArray[Any]) -> bool:
-    """Return whether each label has an entry, and each entry is a row."""
-    if not labels.size:
-        return not entries.size
+    """Return whether each label has an entry, which is a row of that label."""
     return bool(
-        -1 <= labels.min() <= labels.max() < len(entries)
-        and (not entries.size or 0 <= entries.min() <= entries.max() < len(labels))
+        -1 <= labels.min(initial=-1) <= labels.max(initial=-1) < len(entries)
+        and 0 <= entries.min(initial=0) <= entries.max(initial=0) < max(len(labels), 1)
+        and len(labels) >= len(entries)
+        and (labels[entries] == np.arange(len(entries))).all()
     )

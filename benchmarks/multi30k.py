@@ -131,7 +131,6 @@ def main() -> None:
                 schedule=given.schedule,
                 adam_beta2=0.98,
                 weight_decay=1e-4,
-                precision="fp32",
                 save_steps=given.save_steps,
             ),
         )

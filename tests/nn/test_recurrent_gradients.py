@@ -14,6 +14,7 @@ from idiolect.nn.recurrent import (
     RecurrentLayer,
     RecurrentNetwork,
     gradients_through_time,
+    penalize_vanishing,
     state_gradients,
     unroll,
     vanishing_penalty,
@@ -90,3 +91,47 @@ def test_omega_is_zero_where_gradients_keep_their_length() -> None:
     assert vanishing_penalty(layer, output, grads).item() == pytest.approx(0)
     with pytest.raises(ConfigError, match="gates keep gradients"):
         vanishing_penalty(RecurrentLayer("gru", 2, 3), output, grads)
+
+
+def test_a_backward_pass_adds_the_gradient_of_omega() -> None:
+    torch.manual_seed(0)
+    layer = RecurrentLayer("tanh", 3, 4)
+    x, weight = torch.randn(2, 5, 3), torch.randn(2, 5, 4)
+    output, _ = layer(x)
+    loss = (output * weight).sum()
+    (immediate,) = torch.autograd.grad(loss, output, retain_graph=True)
+    omega = vanishing_penalty(layer, output, state_gradients(layer, output, immediate))
+    every = list(layer.parameters())
+    expected = torch.autograd.grad(loss + 0.3 * 2 * 5 * omega, every)
+
+    output, _ = layer(x)
+    loss = (penalize_vanishing(layer, output, 0.3) * weight).sum()
+    found = torch.autograd.grad(loss, every)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+    layer.weight_hh.requires_grad_(False)
+    penalize_vanishing(layer, layer(x)[0], 0.3).sum().backward()
+    assert layer.weight_hh.grad is None
+
+
+@pytest.mark.parametrize("change", [{"cell": "lstm"}, {"weight_dropout": 0.5}])
+def test_omega_in_a_configuration_is_of_plain_networks(change: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="vanishing_penalty is for plain networks"):
+        replace(_CONFIG, vanishing_penalty=1.0, **change)
+
+
+def test_a_network_trains_with_omega_and_runs_without() -> None:
+    ids = torch.randint(0, 9, (2, 6), generator=torch.Generator().manual_seed(0))
+    grads = {}
+    for weight in (0.0, 1.0):
+        network = RecurrentNetwork(replace(_CONFIG, vanishing_penalty=weight))
+        network.init_weights(0)
+        network.train()
+        network(ids).logits.logsumexp(-1).sum().backward()
+        grads[weight] = {name: p.grad for name, p in network.named_parameters()}
+        assert torch.isfinite(network.eval()(ids).logits).all()
+    top = "layers.1."
+    for name, grad in grads[0.0].items():
+        if name.startswith(top):
+            assert torch.equal(grad, grads[1.0][name]) == (not name.endswith("weight_hh"))

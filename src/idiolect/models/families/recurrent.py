@@ -66,7 +66,8 @@ def _configure(cell: CellKind, *, awd: bool = False) -> Callable[[Fields], dict[
 
 def _configure_rnn(fields: Fields) -> dict[str, Any]:
     nonlinearity = fields.get_one_of("nonlinearity", "tanh", ("tanh", "relu"))
-    return _settings(fields, "relu" if nonlinearity == "relu" else "tanh", awd=False)
+    settings = _settings(fields, "relu" if nonlinearity == "relu" else "tanh", awd=False)
+    return settings | {"vanishing_penalty": float(fields.get("vanishing_penalty", 0.0))}
 
 
 def _make_config(*, num_labels: int, **values: Any) -> RecurrentConfig:

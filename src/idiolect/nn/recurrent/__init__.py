@@ -2,14 +2,15 @@
 
 from idiolect.nn.recurrent.recurrent_cells import CellKind, CellWeights, State, step, unroll
 from idiolect.nn.recurrent.recurrent_config import RecurrentConfig
-from idiolect.nn.recurrent.recurrent_gradients import (
-    gradients_through_time,
-    state_gradients,
-    vanishing_penalty,
-)
+from idiolect.nn.recurrent.recurrent_gradients import gradients_through_time
 from idiolect.nn.recurrent.recurrent_layer import RecurrentLayer, Sequences
 from idiolect.nn.recurrent.recurrent_network import RecurrentNetwork
 from idiolect.nn.recurrent.recurrent_state import RecurrentCache
+from idiolect.nn.recurrent.vanishing_gradients import (
+    penalize_vanishing,
+    state_gradients,
+    vanishing_penalty,
+)
 
 __all__ = [
     "CellKind",
@@ -21,6 +22,7 @@ __all__ = [
     "Sequences",
     "State",
     "gradients_through_time",
+    "penalize_vanishing",
     "state_gradients",
     "step",
     "unroll",

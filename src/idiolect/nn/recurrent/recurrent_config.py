@@ -21,7 +21,11 @@ _RATES = (
     "output_dropout",
     "weight_dropout",
 )
-_PENALTIES = ("activation_regularization", "temporal_activation_regularization")
+_PENALTIES = (
+    "activation_regularization",
+    "temporal_activation_regularization",
+    "vanishing_penalty",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +72,10 @@ class RecurrentConfig:
     """Weight of the mean squared change of that output, before dropout, from one token to the next
     (TAR, Merity et al.)."""
 
+    vanishing_penalty: float = 0.0
+    """Weight of Ω, which keeps gradients from vanishing on their way back through time (Pascanu et
+    al. 2013, 1211.5063); of plain networks, on texts without padding."""
+
     tasks: tuple[Task, ...] = ("language",)
     """Task heads on top of the network."""
     tie_word_embeddings: bool = True
@@ -97,6 +105,11 @@ class RecurrentConfig:
         for name in _PENALTIES:
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name} is {getattr(self, name)}", hint="at least 0")
+        if self.vanishing_penalty and (self.cell not in ("tanh", "relu") or self.weight_dropout):
+            raise ConfigError(
+                "vanishing_penalty is for plain networks without weight dropout",
+                hint="use model_type rnn; gates keep gradients by themselves",
+            )
         unsupported = [task for task in self.tasks if task != "language"]
         if unsupported:
             raise ConfigError(

@@ -22,6 +22,7 @@ from idiolect.nn.recurrent.recurrent_cells import State
 from idiolect.nn.recurrent.recurrent_config import RecurrentConfig
 from idiolect.nn.recurrent.recurrent_layer import RecurrentLayer, Sequences
 from idiolect.nn.recurrent.recurrent_state import RecurrentCache
+from idiolect.nn.recurrent.vanishing_gradients import penalize_vanishing
 
 __all__ = ["RecurrentNetwork"]
 
@@ -205,6 +206,7 @@ class RecurrentNetwork(Network):
     ) -> tuple[Tensor, list[State]]:
         """Run the layers; return the last one's states and, for a cache, all layers' last ones."""
         states: list[State] = []
+        omega = self.config.vanishing_penalty if self.training else 0.0
         for number, layer in enumerate(self.layers):
             assert isinstance(layer, RecurrentLayer)
             whole = layer.first_state(batch)
@@ -216,6 +218,8 @@ class RecurrentNetwork(Network):
             if number:
                 x = self._drop(x, self.config.hidden_dropout, sequences)
             x, after = layer(x, before, sequences)
+            if omega and sequences is None and torch.is_grad_enabled():
+                x = penalize_vanishing(layer, x, omega)
             if cache is not None:
                 if sequences is not None:  # a row of padding alone keeps its state
                     after = tuple(

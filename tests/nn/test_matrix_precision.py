@@ -90,6 +90,13 @@ def test_small_networks_and_those_without_layers_stay_in_float32(
     assert choose_precision(nn.Embedding(1000, 1000)) == "fp32"
 
 
+def test_the_matrix_of_the_vocabulary_counts_where_it_is_multiplied(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _machine(monkeypatch, bf16=0.5)
+    assert choose_precision(nn.Sequential(Linear(64, 64)), also=[(8192, 64)]) == "bf16"
+
+
 def test_a_real_measurement_takes_little_time() -> None:
     """On whatever machine this is; the result is that of the machine."""
     assert choose_precision(nn.Sequential(Linear(*LARGE))) in ("fp32", "bf16")

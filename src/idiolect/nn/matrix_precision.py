@@ -13,8 +13,9 @@ therefore measures a product of the network's own shape for a few milliseconds.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any, Literal, get_args
@@ -72,6 +73,7 @@ def choose_precision(
     precision: MatrixPrecision = "auto",
     *,
     int8: Callable[[Linear], nn.Module] | None = None,
+    also: Iterable[tuple[int, int]] = (),
 ) -> ChosenPrecision:
     """Return the precision itself, or the fastest one if it is `auto`.
 
@@ -81,6 +83,7 @@ def choose_precision(
         network: The network, on the device on which it runs.
         precision: What was asked for.
         int8: Makes the 8-bit counterpart of a linear layer, if `auto` may choose it.
+        also: Shapes of other matrices that are multiplied, such as the vocabulary's.
 
     Raises:
         ConfigError: An unknown precision.
@@ -91,12 +94,12 @@ def choose_precision(
     weights = [one.weight for one in network.modules() if isinstance(one, Linear)]
     if not weights:
         return "fp32"
-    largest = max(weights, key=lambda weight: weight.shape.numel())
-    if largest.device.type != "cpu":
-        return native_precision(largest.device)
-    if largest.shape.numel() < _SMALL:
+    if (device := weights[0].device).type != "cpu":
+        return native_precision(device)
+    largest = max([*(weight.shape for weight in weights), *also], key=math.prod)
+    if math.prod(largest) < _SMALL:
         return "fp32"
-    rows, columns = (min(size, _WIDEST) for size in largest.shape)
+    rows, columns = (min(size, _WIDEST) for size in largest)
     return _fastest(rows, columns, torch.get_num_threads(), int8)
 
 

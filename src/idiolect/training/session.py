@@ -148,7 +148,9 @@ class TrainingSession:
         def begin() -> None:
             # A run keeps its precision, even where another measurement would choose another one.
             kept = self.folder.record.get(_CHOICE) if self.config.precision == "auto" else None
-            chosen = kept or choose_precision(self.model.network, self.config.precision)
+            chosen = kept or choose_precision(
+                self.model.network, self.config.precision, also=_head_shapes(self.model.network)
+            )
             # A run begun before a setting existed has its default, which changes nothing.
             usual = {"config": asdict(TrainingConfig())}
             self.folder.begin(own | {_CHOICE: chosen} | dict(record), defaults=usual)
@@ -285,3 +287,9 @@ def _narrow(network: Network, formats: Mapping[str, torch.dtype]) -> None:
     for name, parameter in network.named_parameters():
         if name in formats:
             parameter.data = parameter.data.to(formats[name])
+
+
+def _head_shapes(network: Network) -> list[tuple[int, int]]:
+    """Return the shape of the vocabulary's matrix, if the network scores the vocabulary."""
+    config = network.config
+    return [(config.vocab_size, config.hidden_size)] if network.has_language_head else []

@@ -51,7 +51,9 @@ class LayerCache:
             return
         for buffer in (self._keys, self._values):
             # The spare capacity is not copied; in the first steps it is most of the buffer.
-            buffer[:, :, : self.length] = buffer[rows, :, : self.length]
+            # `index_select` takes less than half the time of `used[rows]`.
+            used = buffer[:, :, : self.length]
+            used.copy_(used.index_select(0, rows))
 
     def crop(self, length: int) -> None:
         """Forget the tokens from a number on (guesses that were rejected)."""

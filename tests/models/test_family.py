@@ -236,3 +236,25 @@ def test_gpt3_without_bands_is_gpt2(tmp_path: Path) -> None:
     # The first four tokens see all there is either way; later ones do not.
     torch.testing.assert_close(banded[:, :4], expected[:, :4], rtol=1e-5, atol=1e-5)
     assert not torch.allclose(banded[:, 6:], expected[:, 6:], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "field", "meant"),
+    [
+        ("lstm", "hiden_size", "hidden_size"),
+        ("seq2seq", "atention", "attention"),
+        ("transformer", "num_encoder_layer", "num_encoder_layers"),
+    ],
+)
+def test_a_misspelt_field_of_our_own_layouts_is_refused(
+    model_type: str, field: str, meant: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"no field '{field}' \(did you mean {meant}\?\)"):
+        FAMILIES[model_type].config({"vocab_size": 50, field: 8})
+
+
+def test_fields_that_change_nothing_are_read_over() -> None:
+    settings = {"vocab_size": 50, "architectures": ["RecurrentForCausalLM"], "bos_token_id": 1}
+    assert FAMILIES["lstm"].config(settings) == FAMILIES["lstm"].config({"vocab_size": 50})
+    # Published layouts have fields that no network here needs.
+    FAMILIES["gpt2"].config({"vocab_size": 50, "summary_type": "cls_index"})

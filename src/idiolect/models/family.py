@@ -12,6 +12,7 @@ from idiolect.models.weight_names import NameTable, Rule
 from idiolect.nn.config import Activation, Task, TransformerConfig
 from idiolect.nn.network import Network, NetworkKind
 from idiolect.nn.transformer import Transformer
+from idiolect.text.suggestions import did_you_mean
 
 __all__ = ["Architecture", "Family", "Fields", "activation"]
 
@@ -36,6 +37,8 @@ _KINDS: dict[type, Any] = {
     list: list,
 }
 """The types a field may have, by the type of its default."""
+_DESCRIPTIVE = {"architectures", "dtype", "model_type", "torch_dtype", "transformers_version"}
+"""Fields that say what a file is, and change no network."""
 
 
 def _all(kinds: Any) -> tuple[type, ...]:
@@ -70,6 +73,8 @@ class Fields:
     ) -> None:
         self.values = values
         self.defaults = defaults
+        self.asked: set[str] = set()
+        """Names that were asked for."""
 
     def get(self, name: str, default: Any) -> Any:
         """Return a field's value, or the default if it is missing or null.
@@ -77,6 +82,7 @@ class Fields:
         Raises:
             ConfigError: The value does not have the type of the default.
         """
+        self.asked.add(name)
         default = self.defaults.get(name, default)
         value = self.values.get(name)
         if value is None:
@@ -92,6 +98,7 @@ class Fields:
         Raises:
             ConfigError: The value is not an integer.
         """
+        self.asked.add(name)
         value = self.values.get(name)
         if isinstance(value, list) and value:
             value = value[0]
@@ -175,6 +182,8 @@ class Family:
     """Builds the configuration from its arguments."""
     tokenizer_settings: Mapping[str, Any] = field(default_factory=dict)
     """Entries of `tokenizer_config.json` that make transformers read `tokenizer.json` as it is."""
+    has_own_layout: bool = False
+    """Whether the layout of `config.json` is our own: a field that nothing reads is a mistake."""
     head_may_be_absent: bool = False
     """Tie an untied head that the checkpoint lacks (some T5 files wrongly say untied)."""
 
@@ -255,6 +264,8 @@ class Family:
             "num_labels": _labels(fields),
         }
         values |= self.configure(fields) | dict(architecture.config)
+        if self.has_own_layout:
+            _refuse_unread(fields, self.model_type)
         if (
             values["pad_token_id"] is not None
             and not 0 <= values["pad_token_id"] < values["vocab_size"]
@@ -262,6 +273,16 @@ class Family:
             # Llama's published files use -1 for "no padding token".
             values["pad_token_id"] = None
         return self.make_config(**values)
+
+
+def _refuse_unread(fields: Fields, model_type: str) -> None:
+    unread = set(fields.values) - fields.asked - _DESCRIPTIVE
+    unread = {name for name in unread if not name.endswith("_token_id")}
+    if unread:
+        name = min(unread)
+        raise ConfigError(
+            f"{model_type} has no field {name!r}", hint=did_you_mean(name, sorted(fields.asked))
+        )
 
 
 def _labels(fields: Fields) -> int:

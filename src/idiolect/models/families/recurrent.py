@@ -96,6 +96,7 @@ def _family(
             )
         },
         synonyms={"num_hidden_layers": "num_layers"},
+        has_own_layout=True,
         network=RecurrentNetwork,
         make_config=_make_config,
     )

@@ -63,6 +63,7 @@ FAMILIES = (
         rules=tuple(Rule(name, name) for name in _WEIGHTS),
         architectures={"Seq2SeqForTranslation": Architecture(tasks=("language",))},
         synonyms={"num_hidden_layers": "num_layers"},
+        has_own_layout=True,
         network=Seq2Seq,
         make_config=_make_config,
     ),

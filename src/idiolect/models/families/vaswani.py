@@ -51,6 +51,7 @@ FAMILIES = (
         title="Transformer",
         paper="Vaswani et al. 2017, arXiv 1706.03762",
         configure=_configure,
+        has_own_layout=True,
         rules=(Rule("tokens.weight", "tokens.weight"), *_rules("encoder"), *_rules("decoder")),
         architectures={
             "TransformerForTranslation": Architecture(

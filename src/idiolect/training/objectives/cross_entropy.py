@@ -129,7 +129,7 @@ class _CrossEntropy(torch.autograd.Function):
                 scores, grad_flat[::2], grad_flat[1::2], strict=True
             ):
                 if grad_weight is not None:
-                    grad_weight += grad.to(dtype).t() @ x[part]
+                    _add_product(grad_weight, grad.to(dtype).t(), x[part])
                 if grad_bias is not None:
                     grad_bias += grad.sum(0)
         ctx.save_for_backward(grad_hidden, *grad_flat)
@@ -151,6 +151,14 @@ class _CrossEntropy(torch.autograd.Function):
                 for grad, dtype in zip(grad_flat, ctx.types, strict=True)
             ),
         )
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add left @ right. In one format there is no product apart, which is as large as the rows."""
+    if total.dtype == right.dtype:
+        total.addmm_(left, right)
+    else:
+        total += left @ right
 
 
 def _converted(weight: Tensor | QuantizedMatrix, dtype: torch.dtype) -> Tensor | QuantizedMatrix:

@@ -1,6 +1,6 @@
-"""Bits per byte of a small model, next to another model and general-purpose compressors.
+"""Bits per byte of small models, next to another model and general-purpose compressors.
 
-    python benchmarks/base_model.py MODEL TEXTS SHARED
+    python benchmarks/base_model.py TEXTS SHARED MODEL [MODEL…]
 
 TEXTS is the output folder of assets/idiolect-base/text.py, SHARED the folder of data and models.
 Each model reads the same windows of 1,000 characters after its start token. The compressors read
@@ -61,7 +61,7 @@ def stories(shared: Path, scratch: Path) -> LanguageModel:
 
 
 def main() -> None:
-    source, texts, shared = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+    texts, shared, *sources = map(Path, sys.argv[1:])
     wiki = shared / "data" / "wikitext-2"
     held = {
         "OpenStax, held out": Corpus(texts / "held-out" / "openstax.jsonl"),
@@ -70,10 +70,8 @@ def main() -> None:
         "WikiText-2, test": Corpus(wiki / "test.txt.gz", per="file"),
     }
     with tempfile.TemporaryDirectory() as scratch:
-        models = {
-            Path(source).name: LanguageModel.load(source),
-            "stories260K": stories(shared, Path(scratch)),
-        }
+        models = {str(source): LanguageModel.load(str(source)) for source in sources}
+        models["stories260K"] = stories(shared, Path(scratch))
         table = Table(title=f"bits per byte, {SAMPLE} windows of 1,000 characters a text")
         table.add_column("text")
         rows = {}

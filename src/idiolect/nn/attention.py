@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from idiolect.nn.basic import Linear, RMSNorm, dropout_rate, softcap
+from idiolect.nn.basic import Linear, RMSNorm, drop, dropout_rate, softcap
 from idiolect.nn.cache import LayerCache
 from idiolect.nn.config import TransformerConfig
 from idiolect.nn.position import RelativeTable, rotate
@@ -355,7 +355,7 @@ class Attention(nn.Module):
         weights = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
         if self.observer is not None:
             self.observer(weights)
-        weights = F.dropout(weights, dropout_rate(self.dropout, self.training))
+        weights = drop(weights, dropout_rate(self.dropout, self.training))
         attended = weights @ value
         if self.relative_values is not None:
             distances = self.relative_values(*positions)

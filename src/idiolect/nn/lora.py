@@ -20,11 +20,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from idiolect.errors import ConfigError
-from idiolect.nn.basic import Linear, dropout_rate, linear
+from idiolect.nn.basic import Linear, drop, dropout_rate, linear
 from idiolect.nn.quantized_matrix import QuantizedMatrix, whole
 
 __all__ = [
@@ -124,7 +123,7 @@ class LoraLinear(Linear):
         if not self.enabled:
             return linear(input, self.weight, self.bias)
         # The adapter trains in float32, even if the frozen weights are in bfloat16.
-        thin = F.dropout(input, dropout_rate(self.dropout, self.training))
+        thin = drop(input, dropout_rate(self.dropout, self.training))
         thin = thin.to(self.lora_a.dtype)
         change = self.scale * linear(linear(thin, self.lora_a), self.lora_b)
         if self.lora_magnitude is None:

@@ -10,11 +10,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from idiolect.errors import InputError
-from idiolect.nn.basic import dropout_rate
+from idiolect.nn.basic import drop, dropout_rate
 from idiolect.nn.embedding import ExtendedEmbedding
 from idiolect.nn.heads import make_head
 from idiolect.nn.network import Network, NetworkKind, Output, copy_module
@@ -196,10 +195,10 @@ class RecurrentNetwork(Network):
         if not rate:
             return x
         if self.config.dropout_shape == "element":
-            return F.dropout(x, rate)
+            return drop(x, rate)
         if sequences is None:
-            return x * F.dropout(torch.ones_like(x[:, :1]), rate)
-        return x * F.dropout(x.new_ones(len(sequences.rows), x.shape[-1]), rate)[sequences.sequence]
+            return x * drop(torch.ones_like(x[:, :1]), rate)
+        return x * drop(x.new_ones(len(sequences.rows), x.shape[-1]), rate)[sequences.sequence]
 
     def _run(
         self, x: Tensor, cache: RecurrentCache | None, sequences: Sequences | None, batch: int

@@ -4,7 +4,8 @@
 
 FOLDER holds `harness/lambada_openai.jsonl.gz`, from which the prompts are cut: 4 to 23 words of
 each passage. Where two texts differ, the gap between the two largest scores at that place says
-whether rounding decided.
+whether rounding decided. llama.cpp (`pip install xllamacpp`) computes with the 4-bit weights of the
+same file and 8-bit activations, so it can differ wherever two scores are close.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import urllib.request
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -125,6 +127,29 @@ class Parity:
         assisted = self.write(assistant=self.ours.model, num_assistant_tokens=3)
         self.show("assisted (by itself) and greedy", assisted, plain)
 
+    def llama(self) -> None:
+        """Compare greedy search with llama.cpp's on the quantised file itself."""
+        import xllamacpp
+
+        parameters = xllamacpp.CommonParams()
+        parameters.model.path = str(locate("smollm2", ()))
+        parameters.n_ctx = 1024
+        parameters.verbosity = 0
+        server = xllamacpp.Server(parameters)
+        theirs = []
+        for row in self.rows:
+            body = {"prompt": row, "n_predict": self.tokens, "temperature": 0}
+            request = urllib.request.Request(
+                f"{server.listening_address}/completion",
+                json.dumps(body | {"return_tokens": True, "cache_prompt": False}).encode(),
+                {"Content-Type": "application/json"},
+            )
+            with urllib.request.urlopen(request) as response:
+                theirs.append(json.load(response)["tokens"])
+        ours = self.write(eos_token_id=self.ours.eos_token_id)
+        ours = [[t for t in row if t not in self.ours.eos_token_id] for row in ours]
+        self.show("greedy and llama.cpp", ours, theirs)
+
     def samplers(self) -> None:
         """Compare the kept sets of each rule on 10,000 rows of the model's vocabulary."""
         random = torch.Generator().manual_seed(0)
@@ -141,7 +166,7 @@ class Parity:
 
 def main() -> None:
     """Compare."""
-    sections = ("greedy", "beams", "alone", "speculation", "samplers")
+    sections = ("greedy", "beams", "alone", "speculation", "llama", "samplers")
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", nargs="*", choices=sections, default=sections)

@@ -89,8 +89,13 @@ class Transformer(Network):
         return bool(config.dropout or config.attention_dropout or config.activation_dropout)
 
     def init_weights(self, seed: int) -> None:
-        """Initialize all weights as GPT-2's, reproducibly for a seed; see `init_parameters`."""
-        init_parameters(self, self.config.num_encoder_layers + self.config.num_decoder_layers, seed)
+        """Initialize all weights, reproducibly for a seed; see `init_parameters`."""
+        config = self.config
+        norms_sums = config.norm_placement == "after_sum"
+        # What is multiplied by √width on its way in begins with the size of a position's sinusoids.
+        rows_std = 1 / config.embedding_scale if norms_sums and config.embedding_scale > 1 else 0.02
+        layers = config.num_encoder_layers + config.num_decoder_layers
+        init_parameters(self, layers, seed, norms_sums=norms_sums, rows_std=rows_std)
         self.clear_padding_row()
 
     def forward(

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from idiolect.nn.basic import FeedForward, RMSNorm, activate, linear
+from idiolect.nn.config import TransformerConfig
+from idiolect.nn.transformer import Transformer
 
 
 @pytest.mark.parametrize("rows", [(), (1,), (3,), (200,), (2, 100)])
@@ -61,3 +63,23 @@ def test_feed_forward(kind: str, gated: bool) -> None:
     else:
         inner = activate(kind, up)
     torch.testing.assert_close(layer(x), inner @ layer.down.weight.T + layer.down.bias)
+
+
+def test_branches_of_a_post_norm_network_begin_with_the_variance_of_glorot() -> None:
+    shape = {
+        "vocab_size": 300,
+        "hidden_size": 64,
+        "num_attention_heads": 4,
+        "num_encoder_layers": 2,
+    }
+    for placement, std in (("after_sum", (2 / (64 + 64)) ** 0.5), ("before", 0.02 / 2)):
+        config = TransformerConfig(
+            **shape, intermediate_size=64, norm_placement=placement, embedding_scale=8.0
+        )
+        network = Transformer(config)
+        network.init_weights(0)
+        layer = network.blocks[0]
+        assert float(layer.attention.output.weight.std()) == pytest.approx(std, rel=0.05)
+        assert float(layer.feed_forward.down.weight.std()) == pytest.approx(std, rel=0.05)
+        rows = 1 / 8 if placement == "after_sum" else 0.02
+        assert float(network.tokens.weight.std()) == pytest.approx(rows, rel=0.05)

@@ -74,12 +74,16 @@ def test_branches_of_a_post_norm_network_begin_with_the_variance_of_glorot() -> 
     }
     for placement, std in (("after_sum", (2 / (64 + 64)) ** 0.5), ("before", 0.02 / 2)):
         config = TransformerConfig(
-            **shape, intermediate_size=64, norm_placement=placement, embedding_scale=8.0
+            **shape,
+            intermediate_size=64,
+            norm_placement=placement,
+            embedding_scale=8.0,
+            position="sinusoidal",
         )
         network = Transformer(config)
         network.init_weights(0)
         layer = network.blocks[0]
-        assert float(layer.attention.output.weight.std()) == pytest.approx(std, rel=0.05)
-        assert float(layer.feed_forward.down.weight.std()) == pytest.approx(std, rel=0.05)
+        assert layer.attention.output.weight.std().item() == pytest.approx(std, rel=0.05)
+        assert layer.feed_forward.down.weight.std().item() == pytest.approx(std, rel=0.05)
         rows = 1 / 8 if placement == "after_sum" else 0.02
-        assert float(network.tokens.weight.std()) == pytest.approx(rows, rel=0.05)
+        assert network.tokens.weight.std().item() == pytest.approx(rows, rel=0.05)

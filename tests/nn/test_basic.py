@@ -65,7 +65,7 @@ def test_feed_forward(kind: str, gated: bool) -> None:
     torch.testing.assert_close(layer(x), inner @ layer.down.weight.T + layer.down.bias)
 
 
-def test_branches_of_a_post_norm_network_begin_with_the_variance_of_glorot() -> None:
+def test_branches_of_a_post_norm_translator_begin_with_the_variance_of_glorot() -> None:
     shape = {
         "vocab_size": 300,
         "hidden_size": 64,
@@ -75,6 +75,7 @@ def test_branches_of_a_post_norm_network_begin_with_the_variance_of_glorot() -> 
     for placement, std in (("after_sum", (2 / (64 + 64)) ** 0.5), ("before", 0.02 / 2)):
         config = TransformerConfig(
             **shape,
+            num_decoder_layers=1,
             intermediate_size=64,
             norm_placement=placement,
             embedding_scale=8.0,

@@ -204,7 +204,7 @@ def test_command_adapts_first_and_then_fine_tunes(tmp_path: Path) -> None:
     )
     command = (
         *("tasks", "classify", "train", "train.jsonl", "--encoder", "base", "-o", "run"),
-        *("--transfer", "transfer.toml", "--epochs", 8, "--lr", 0.01, "--batch-size", 16),
+        *("--transfer", "transfer.toml", "--epochs", 12, "--lr", 0.01, "--batch-size", 16),
     )
     for _ in range(2):  # the second time, there is nothing left to do
         ran = idiolect_program(*command, folder=tmp_path)

@@ -25,7 +25,9 @@ CONFIG = TrainingConfig(max_length=32, batch_size=4, learning_rate=1e-2, save_st
 def _machine(monkeypatch: pytest.MonkeyPatch, chosen: str) -> None:
     """Pretend that a measurement finds this precision to be the fastest."""
     monkeypatch.setattr(
-        session, "choose_precision", lambda network, asked: chosen if asked == "auto" else asked
+        session,
+        "choose_precision",
+        lambda network, asked, **_: chosen if asked == "auto" else asked,
     )
 
 

@@ -91,7 +91,8 @@ class Transformer(Network):
     def init_weights(self, seed: int) -> None:
         """Initialize all weights, reproducibly for a seed; see `init_parameters`."""
         config = self.config
-        norms_sums = config.norm_placement == "after_sum"
+        # BERT's kind begins as published, with GPT-2's variance.
+        norms_sums = config.norm_placement == "after_sum" and self.kind == "encoder-decoder"
         # What is multiplied by √width on its way in begins with the size of a position's sinusoids.
         rows_std = 1 / config.embedding_scale if norms_sums and config.embedding_scale > 1 else 0.02
         layers = config.num_encoder_layers + config.num_decoder_layers

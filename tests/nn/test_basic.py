@@ -70,7 +70,7 @@ def test_branches_of_a_post_norm_translator_begin_with_the_variance_of_glorot() 
         "vocab_size": 300,
         "hidden_size": 64,
         "num_attention_heads": 4,
-        "num_encoder_layers": 2,
+        "num_encoder_layers": 1,
     }
     for placement, std in (("after_sum", (2 / (64 + 64)) ** 0.5), ("before", 0.02 / 2)):
         config = TransformerConfig(

@@ -69,7 +69,7 @@ def test_what_is_supported_is_what_networks_do(family: Family) -> None:
         num_decoder_layers=int(sides[1]),
     )
     if family.make_config is not TransformerConfig:  # small, in the family's own terms
-        settings = {"vocab_size": len(WORDS), "hidden_size": 8, "embedding_size": 8}
+        settings = {"vocab_size": len(WORDS), "hidden_size": 8}
         shape = family.config(settings)
     network = family.network(shape)
     supported = summarize(family, objectives_for).supports

@@ -22,7 +22,7 @@ from idiolect.text.tokenizers import tokenizer
 from idiolect.text.tokenizers.tokenizer import Tokenizer
 from idiolect.vocabulary.extend.extend import METHODS, extend
 from idiolect.vocabulary.rows.grow import grow
-from parity.reference import _SHAPE
+from parity.reference import _SHAPE, known_settings
 from vocabulary.conftest import DOMAIN, GENERAL, LAYOUTS, make
 
 TERMS = ["HbA1c", "metformin", "XR-2000B", "type 2 diabetes", "Metformin"]
@@ -47,7 +47,8 @@ def tokenizer_of(layout: str, method: str = "") -> Tokenizer:
 @functools.cache
 def network_of(model_type: str) -> LanguageModel:
     shape = {k: v for k, v in _SHAPE.items() if not k.endswith("_id")} | {"vocab_size": 1024}
-    return LanguageModel.new({"model_type": model_type, **shape}, tokenizer_of("gpt2"))
+    settings = {"model_type": model_type, **known_settings(model_type, shape)}
+    return LanguageModel.new(settings, tokenizer_of("gpt2"))
 
 
 def saved(model_type: str, own: Tokenizer, directory: Path) -> Any:

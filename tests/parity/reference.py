@@ -15,7 +15,9 @@ import torch
 import transformers
 from torch import Tensor
 
+from idiolect.models.family import Fields
 from idiolect.models.network_files import export_weights, read_network
+from idiolect.models.registry import FAMILIES
 from idiolect.nn.transformer import Transformer
 
 VOCABULARY = 97
@@ -147,3 +149,13 @@ def assert_round_trip(reference: Reference) -> dict[str, Tensor]:
     for name, tensor in stored.items():
         assert torch.equal(exported[name], tensor), name
     return exported
+
+
+def known_settings(model_type: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings without those that a layout of our own would refuse as misspelt."""
+    family, fields = FAMILIES[model_type], Fields({})
+    if not family.has_own_layout:
+        return settings
+    family.configure(fields)
+    known = {*fields.asked, "vocab_size"}
+    return {k: v for k, v in settings.items() if k in known or k.endswith("_token_id")}

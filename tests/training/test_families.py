@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from idiolect.models.family import Fields
 from idiolect.models.language_model import LanguageModel
 from idiolect.models.registry import FAMILIES
 from idiolect.text.corpus import Corpus
 from idiolect.training.optim import original_rows
 from idiolect.training.pretrain import pretrain
 from idiolect.training.training_config import TrainingConfig
+from parity.reference import known_settings
 from training import models
 
 _HEADLESS = {"model2vec"}
@@ -43,21 +43,16 @@ _SHAPE: dict[str, Any] = {
 """The sizes under the names of all families; each reads its own."""
 
 
-def _shape(model_type: str) -> dict[str, Any]:
-    """The sizes; without those that a layout of our own would refuse as misspelt."""
-    family, fields = FAMILIES[model_type], Fields({})
-    if not family.has_own_layout:
-        return _SHAPE
-    family.configure(fields)
-    return {k: v for k, v in _SHAPE.items() if k in fields.asked or k.endswith("_token_id")}
-
-
 def _model(model_type: str) -> LanguageModel:
     """A tiny model with a language-model head and five added rows."""
     architecture = next(
         name for name, one in FAMILIES[model_type].architectures.items() if "language" in one.tasks
     )
-    settings = {"model_type": model_type, "architectures": [architecture], **_shape(model_type)}
+    settings = {
+        "model_type": model_type,
+        "architectures": [architecture],
+        **known_settings(model_type, _SHAPE),
+    }
     base = LanguageModel.new(settings, models.tokenizer(grown=False))
     models.grow(base.network)
     return LanguageModel(base.network, models.tokenizer(), base.settings)

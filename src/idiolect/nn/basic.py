@@ -30,7 +30,6 @@ __all__ = [
     "can_inspect",
     "drop",
     "dropout_rate",
-    "init_parameters",
     "linear",
     "make_norm",
     "softcap",
@@ -280,41 +279,3 @@ class FeedForward(nn.Module):
             inner = activate(self.activation, self.gate(x)) * self.up(x)
         result: Tensor = self.down(self.dropout(inner))
         return result
-
-
-@torch.no_grad()
-def init_parameters(
-    network: nn.Module, layers: int, seed: int, *, norms_sums: bool = False, rows_std: float = 0.02
-) -> None:
-    """Initialize all weights, reproducibly for a seed. Norms multiply by one, biases are zero.
-
-    Matrices are normal with standard deviation 0.02. The last matrix of each residual branch has
-    0.02 / √(2·layers), so that the sum over the branches does not grow with their number (Radford
-    et al. 2019).
-
-    Where the sum itself is normalised it cannot grow, and a branch that begins small hardly counts
-    beside it: small translators then never learn to attend to their source. Their layers begin as
-    the original Transformer's did, uniform with the variance of Glorot & Bengio (2010).
-
-    Args:
-        network: The network.
-        layers: Its layers.
-        seed: Random seed.
-        norms_sums: Whether norms follow the residual sums (post-norm).
-        rows_std: Standard deviation of the vocabulary's rows.
-    """
-    with torch.random.fork_rng([]):
-        torch.manual_seed(seed)
-        for name, parameter in network.named_parameters():
-            if parameter.dim() < 2:
-                norm = "norm" in name and name.endswith("weight")
-                owner = network.get_submodule(name.rpartition(".")[0])
-                offset = owner.offset if isinstance(owner, RMSNorm) else 0.0
-                parameter.fill_(1.0 - offset if norm else 0.0)
-            elif norms_sums and ".layers." in name:
-                nn.init.xavier_uniform_(parameter)
-            elif name == "tokens.weight":
-                parameter.normal_(std=rows_std)
-            else:
-                ends = name.endswith((".output.weight", ".down.weight")) and ".layers." in name
-                parameter.normal_(std=0.02 / (2 * layers) ** 0.5 if ends else 0.02)

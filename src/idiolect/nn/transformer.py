@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from idiolect.errors import InputError
-from idiolect.nn.basic import init_parameters
 from idiolect.nn.cache import Cache
 from idiolect.nn.config import TransformerConfig
 from idiolect.nn.heads import Pooler, make_head
+from idiolect.nn.initialization import init_parameters
 from idiolect.nn.network import Network, NetworkKind, Output, check_range, copy_module
 from idiolect.nn.packing import last_ids
 from idiolect.nn.paging.paged_cache import PagedCache
@@ -90,13 +90,7 @@ class Transformer(Network):
 
     def init_weights(self, seed: int) -> None:
         """Initialize all weights, reproducibly for a seed; see `init_parameters`."""
-        config = self.config
-        # BERT's kind begins as published, with GPT-2's variance.
-        norms_sums = config.norm_placement == "after_sum" and self.kind == "encoder-decoder"
-        # What is multiplied by √width on its way in begins with the size of a position's sinusoids.
-        rows_std = 1 / config.embedding_scale if norms_sums and config.embedding_scale > 1 else 0.02
-        layers = config.num_encoder_layers + config.num_decoder_layers
-        init_parameters(self, layers, seed, norms_sums=norms_sums, rows_std=rows_std)
+        init_parameters(self, self.config, seed)
         self.clear_padding_row()
 
     def forward(

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from idiolect.errors import InputError
+from idiolect.nn.basic import init_parameters
 from idiolect.nn.cache import Cache
 from idiolect.nn.config import TransformerConfig
 from idiolect.nn.heads import Pooler, make_head
-from idiolect.nn.initialization import init_parameters
 from idiolect.nn.network import Network, NetworkKind, Output, check_range, copy_module
 from idiolect.nn.packing import last_ids
 from idiolect.nn.paging.paged_cache import PagedCache

@@ -16,6 +16,7 @@ import json
 import urllib.request
 from collections import Counter
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,13 @@ _RULES = {
 }
 
 
+def cut_prompts(folder: Path, count: int) -> list[str]:
+    """Return the first 4 to 23 words of so many passages."""
+    with gzip.open(folder / "harness" / "lambada_openai.jsonl.gz", "rt") as lines:
+        passages = [json.loads(line)["context"].split() for line in islice(lines, count)]
+    return [" ".join(words[: 4 + i % 20]) for i, words in enumerate(passages)]
+
+
 class Parity:
     """Both models, and the prompts.
 
@@ -51,11 +59,9 @@ class Parity:
             path.parent, gguf_file=path.name, dtype=torch.float32
         ).eval()
         self.ours = Generator("smollm2")
-        with gzip.open(folder / "harness" / "lambada_openai.jsonl.gz", "rt") as lines:
-            passages = [json.loads(line)["context"].split() for line, _ in zip(lines, range(count))]  # noqa: B905
         self.tokens = tokens
-        texts = [" ".join(words[: 4 + i % 20]) for i, words in enumerate(passages)]
-        self.rows = [self.ours.model.tokenizer.encode(text) for text in texts]
+        encode = self.ours.model.tokenizer.encode
+        self.rows = [encode(text) for text in cut_prompts(folder, count)]
         # A full stop ends a text too, so that texts end at different times.
         stop = self.ours.model.tokenizer.encode(".", add_special_tokens=False)
         self.ends = [*self.ours.eos_token_id, *stop]

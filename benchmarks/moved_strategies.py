@@ -13,7 +13,6 @@ one at a time: 4.55.4 chooses DoLa's layer for a whole batch, and we for each te
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import os
 from pathlib import Path
@@ -38,18 +37,16 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 def prompts(folder: Path, out: Path, count: int) -> None:
     """Write the prompts' ids."""
+    from generation_parity import cut_prompts
     from idiolect.generate.generator import Generator
     from idiolect.text.hub import locate
 
     generator = Generator("smollm2")
     tokenizer = generator.model.tokenizer
-    with gzip.open(folder / "harness" / "lambada_openai.jsonl.gz", "rt") as lines:
-        passages = [json.loads(line)["context"].split() for _, line in zip(range(count), lines)]  # noqa: B905
-    texts = [" ".join(words[: 4 + i % 20]) for i, words in enumerate(passages)]
     plain = {"add_special_tokens": False}
     record = {
         "model": str(locate("smollm2", ())),
-        "prompts": [tokenizer.encode(text) for text in texts],
+        "prompts": [tokenizer.encode(text) for text in cut_prompts(folder, count)],
         "ends": [*generator.eos_token_id, *tokenizer.encode(".", **plain)],
         "word": tokenizer.encode(WORD, **plain),
     }

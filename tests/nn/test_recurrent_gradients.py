@@ -89,8 +89,12 @@ def test_omega_is_zero_where_gradients_keep_their_length() -> None:
     output, _ = layer(torch.zeros(1, 6, 2))
     grads = state_gradients(layer, output.detach(), torch.ones(1, 6, 3))
     assert vanishing_penalty(layer, output, grads).item() == pytest.approx(0)
+    gated = RecurrentLayer("gru", 2, 3)
+    for refused in (vanishing_penalty, state_gradients):
+        with pytest.raises(ConfigError, match="gates keep gradients"):
+            refused(gated, output, grads)
     with pytest.raises(ConfigError, match="gates keep gradients"):
-        vanishing_penalty(RecurrentLayer("gru", 2, 3), output, grads)
+        penalize_vanishing(gated, output, 1.0)
 
 
 def test_a_backward_pass_adds_the_gradient_of_omega() -> None:

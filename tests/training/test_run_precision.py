@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 
 from idiolect.errors import CheckpointError, ConfigError
 from idiolect.nn.matrix_precision import autocast
+from idiolect.nn.network import Network
 from idiolect.text.corpus import Corpus
 from idiolect.training import session
 from idiolect.training.loop import Trainer
@@ -63,6 +65,21 @@ def test_a_resumed_run_keeps_what_it_measured(
     assert (record["config"]["precision"], record["chosen_precision"]) == ("auto", "bf16")
     # Otherwise the comparison above would show nothing.
     assert _train(tmp_path / "exact") != whole
+
+
+def test_the_matrix_of_the_vocabulary_is_measured_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = []
+
+    def choose(network: Network, asked: str, *, also: Iterable[tuple[int, int]]) -> str:
+        measured.extend(also)
+        return "fp32"
+
+    monkeypatch.setattr(session, "choose_precision", choose)
+    _train(tmp_path / "run")
+    config = models.model("llama").network.config
+    assert measured == [(config.vocab_size, config.hidden_size)]
 
 
 def test_a_named_precision_is_taken_and_not_changed_later(

@@ -217,7 +217,7 @@ class RecurrentNetwork(Network):
             if number:
                 x = self._drop(x, self.config.hidden_dropout, sequences)
             x, after = layer(x, before, sequences)
-            if omega and sequences is None and torch.is_grad_enabled():
+            if omega and sequences is None:
                 x = penalize_vanishing(layer, x, omega)
             if cache is not None:
                 if sequences is not None:  # a row of padding alone keeps its state

@@ -71,6 +71,9 @@ def state_gradients(layer: RecurrentLayer, states: Tensor, immediate: Tensor) ->
         states: Its states h_1 … h_T.
         immediate: The gradient of E with respect to each state as an output, as autograd returns it
             for the layer's output.
+
+    Raises:
+        ConfigError: As for `vanishing_penalty`.
     """
     slopes = _slopes(layer, states)
     grads = [immediate[:, -1]]
@@ -97,7 +100,6 @@ def vanishing_penalty(layer: RecurrentLayer, states: Tensor, grads: Tensor) -> T
     Raises:
         ConfigError: The layer has gates, for which Ω is not defined.
     """
-    _check_plain(layer)
     states, grads = states.detach(), grads.detach()
     later = grads[:, 1:]
     back = (later * _slopes(layer, states)[:, 1:]) @ layer.weight_hh
@@ -118,4 +120,5 @@ def _check_plain(layer: RecurrentLayer) -> None:
 
 def _slopes(layer: RecurrentLayer, states: Tensor) -> Tensor:
     """Return the derivative of the nonlinearity at each state."""
+    _check_plain(layer)
     return 1 - states.square() if layer.kind == "tanh" else (states > 0).to(states.dtype)

@@ -58,6 +58,20 @@ def test_value_and_gradients(
         torch.testing.assert_close(a, b)
 
 
+def test_products_in_bfloat16_give_the_same_gradients_but_for_their_rounding(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(module._CHUNK_BYTES, "cpu", 4 * (OLD + NEW) * 16)
+    hidden, targets, blocks = _parts(bias=True, trained=(True, True))
+    wanted = [t for t in (hidden, *itertools.chain(*blocks)) if t is not None]
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = cross_entropy(hidden, targets, blocks)
+    mine = torch.autograd.grad(ours, wanted)
+    reference = torch.autograd.grad(_plain(hidden, targets, blocks), wanted)
+    for a, b in zip(mine, reference, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0.02 * float(b.abs().max()))
+
+
 def test_no_gradients_are_made_without_need(monkeypatch: pytest.MonkeyPatch) -> None:
     hidden, targets, blocks = _parts(bias=False, trained=(False, True))
     made: list[tuple[int, ...]] = []

@@ -7,8 +7,6 @@ import torch
 import torch.nn.functional as F
 
 from idiolect.nn.basic import FeedForward, RMSNorm, activate, linear
-from idiolect.nn.config import TransformerConfig
-from idiolect.nn.transformer import Transformer
 
 
 @pytest.mark.parametrize("rows", [(), (1,), (3,), (200,), (2, 100)])
@@ -63,28 +61,3 @@ def test_feed_forward(kind: str, gated: bool) -> None:
     else:
         inner = activate(kind, up)
     torch.testing.assert_close(layer(x), inner @ layer.down.weight.T + layer.down.bias)
-
-
-def test_branches_of_a_post_norm_translator_begin_with_the_variance_of_glorot() -> None:
-    shape = {
-        "vocab_size": 300,
-        "hidden_size": 64,
-        "num_attention_heads": 4,
-        "num_encoder_layers": 1,
-    }
-    for placement, std in (("after_sum", (2 / (64 + 64)) ** 0.5), ("before", 0.02 / 2)):
-        config = TransformerConfig(
-            **shape,
-            num_decoder_layers=1,
-            intermediate_size=64,
-            norm_placement=placement,
-            embedding_scale=8.0,
-            position="sinusoidal",
-        )
-        network = Transformer(config)
-        network.init_weights(0)
-        layer = network.blocks[0]
-        assert layer.attention.output.weight.std().item() == pytest.approx(std, rel=0.05)
-        assert layer.feed_forward.down.weight.std().item() == pytest.approx(std, rel=0.05)
-        rows = 1 / 8 if placement == "after_sum" else 0.02
-        assert network.tokens.weight.std().item() == pytest.approx(rows, rel=0.05)

@@ -37,9 +37,6 @@ __all__ = [
     "transposed_linear",
 ]
 
-_FIRST_STD = 0.02
-"""Standard deviation of most weights at first."""
-
 _ONEDNN = torch.backends.mkldnn.is_available() and hasattr(  # type: ignore[no-untyped-call]
     torch.ops.mkldnn, "_linear_pointwise"
 )
@@ -286,30 +283,13 @@ class FeedForward(nn.Module):
 
 
 @torch.no_grad()
-def init_parameters(network: nn.Module, config: TransformerConfig, seed: int) -> None:
-    """Initialize all weights, reproducibly for a seed. Norms multiply by one, biases are zero.
+def init_parameters(network: nn.Module, layers: int, seed: int) -> None:
+    """Initialize all weights, reproducibly for a seed.
 
     Matrices are normal with standard deviation 0.02. The last matrix of each residual branch has
     0.02 / √(2·layers), so that the sum over the branches does not grow with their number (Radford
-    et al. 2019).
-
-    In an encoder-decoder whose norms follow the sums, the sum cannot grow, and a branch that begins
-    small hardly counts beside it: small translators then never learn to attend to their source.
-    Their layers begin as the original Transformer's did, uniform with the variance of Glorot &
-    Bengio (2010), and rows that are multiplied by √width on their way in with the size of a
-    position's sinusoids.
-
-    Args:
-        network: The network.
-        config: Its configuration.
-        seed: Random seed.
+    et al. 2019). Norms multiply by one, biases are zero.
     """
-    layers = config.num_encoder_layers + config.num_decoder_layers
-    both = bool(config.num_encoder_layers and config.num_decoder_layers)
-    is_original = both and config.norm_placement == "after_sum"
-    rows_std = (
-        1 / config.embedding_scale if is_original and config.embedding_scale > 1 else _FIRST_STD
-    )
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         for name, parameter in network.named_parameters():
@@ -318,10 +298,6 @@ def init_parameters(network: nn.Module, config: TransformerConfig, seed: int) ->
                 owner = network.get_submodule(name.rpartition(".")[0])
                 offset = owner.offset if isinstance(owner, RMSNorm) else 0.0
                 parameter.fill_(1.0 - offset if norm else 0.0)
-            elif is_original and ".layers." in name:
-                nn.init.xavier_uniform_(parameter)
-            elif name == "tokens.weight":
-                parameter.normal_(std=rows_std)
             else:
                 ends = name.endswith((".output.weight", ".down.weight")) and ".layers." in name
-                parameter.normal_(std=_FIRST_STD / (2 * layers) ** 0.5 if ends else _FIRST_STD)
+                parameter.normal_(std=0.02 / (2 * layers) ** 0.5 if ends else 0.02)

@@ -89,8 +89,8 @@ class Transformer(Network):
         return bool(config.dropout or config.attention_dropout or config.activation_dropout)
 
     def init_weights(self, seed: int) -> None:
-        """Initialize all weights, reproducibly for a seed; see `init_parameters`."""
-        init_parameters(self, self.config, seed)
+        """Initialize all weights as GPT-2's, reproducibly for a seed; see `init_parameters`."""
+        init_parameters(self, self.config.num_encoder_layers + self.config.num_decoder_layers, seed)
         self.clear_padding_row()
 
     def forward(

@@ -5,7 +5,7 @@
     python benchmarks/moved_strategies.py compare TEXTS.json             # with idiolect installed
 
 Contrastive search, DoLa, diverse beams, and beams with a word that must occur. The middle command
-runs in an environment of its own (torch, gguf, `pip install transformers==4.55.4`). FOLDER holds
+runs in an environment of its own (torch, `pip install transformers==4.55.4 gguf accelerate`). FOLDER holds
 `harness/lambada_openai.jsonl.gz`; each prompt is 4 to 23 words of a passage. Prompts are written
 one at a time: 4.55.4 chooses DoLa's layer for a whole batch, and we for each text.
 """
@@ -77,8 +77,9 @@ def write(path: Path, tokens: int) -> None:
                     pad_token_id=record["ends"][0],
                     **given,
                 )[0, len(ids) :].tolist()
+            # Groups and constraints write another end than the one that was found, so none is kept.
             ended = next((i for i, t in enumerate(found) if t in record["ends"]), len(found))
-            texts.append(found[: ended + 1])
+            texts.append(found[:ended])
         record[name] = texts
         path.write_text(json.dumps(record))
         print(f"{name}: {len(texts)} texts", flush=True)
@@ -99,7 +100,8 @@ def compare(path: Path, tokens: int) -> None:
             batch_size=1,
             **given,
         )
-        pairs = list(zip([one.ids for one in found], record[name], strict=True))
+        ours = [[t for t in one.ids if t not in record["ends"]] for one in found]
+        pairs = list(zip(ours, record[name], strict=True))
         equal = sum(own == their for own, their in pairs)
         print(f"{name}: {equal} of {len(pairs)} equal those of {record['transformers']}")
         for number, (own, their) in enumerate(pairs):

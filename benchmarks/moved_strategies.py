@@ -5,9 +5,9 @@
     python benchmarks/moved_strategies.py compare TEXTS.json             # with idiolect installed
 
 Contrastive search, DoLa, diverse beams, and beams with a word that must occur. The middle command
-runs in an environment of its own (torch, `pip install transformers==4.55.4 gguf accelerate`). FOLDER holds
-`harness/lambada_openai.jsonl.gz`; each prompt is 4 to 23 words of a passage. Prompts are written
-one at a time: 4.55.4 chooses DoLa's layer for a whole batch, and we for each text.
+runs in an environment of its own (`pip install torch transformers==4.55.4 gguf accelerate`). FOLDER
+holds `harness/lambada_openai.jsonl.gz`; each prompt is 4 to 23 words of a passage. Prompts are
+written one at a time: 4.55.4 chooses DoLa's layer for a whole batch, and we for each text.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     python benchmarks/tasks.py OUT ncbi-disease trec --base minilm --seeds 3 -- --crf
     python benchmarks/tasks.py OUT --table
 
-Each set is written once to OUT/SET in the format of its task. Each run trains, measures the test
-set by `idiolect tasks`, and keeps the figures in OUT/SET/NAME.json. A run that was stopped resumes,
-and a finished one is not repeated. Arguments after `--` go to `train`.
+Each set is written to OUT/SET in the format of its task. Each run trains, measures the test set by
+`idiolect tasks`, and appends its figures to OUT/results.jsonl. A run that was stopped resumes, and
+a finished one is not repeated. Arguments after `--` go to `train`.
 
 Sets: sst2, mr, subj, trec, scicite, acl-arc, chemprot, pubmedqa (classify); wnut17, ncbi-disease,
 bc5cdr (tag); xquad-en, xquad-es and its other languages (answer-span); scitldr (summarise). MR and
@@ -134,56 +134,64 @@ def idiolect(*words: object) -> str:
 
 
 def measure(out: Path, name: str, base: str, seed: int, extra: list[str]) -> None:
+    """Train and measure once, unless it is done, and append a line to OUT/results.jsonl."""
+    label = " ".join([Path(base).name, *extra])
+    key = {"set": name, "run": label, "seed": seed}
+    if any(key.items() <= row.items() for row in results(out)):
+        return
     folder = out / name
     task, ending = write_set(name, folder)
-    label = "-".join([Path(base).name, *(word.strip("-") for word in extra)])
-    result, run = folder / f"{label}.{seed}.json", folder / f"{label}.{seed}"
-    if result.exists():
-        return
+    run = folder / f"{label.replace(' ', '').replace('/', '')}.{seed}"
     train, test = folder / f"train.{ending}", folder / f"test.{ending}"
     fields = ["--text-pair", "context"] if name == "pubmedqa" else []
     start = time.perf_counter()
     which = "--model" if task == "summarise" else "--encoder"
     idiolect(task, "train", train, which, base, "-o", run, "--seed", seed, *fields, *extra)
-    seconds = time.perf_counter() - start
+    seconds = round(time.perf_counter() - start)
     known = ["--train", train] if task in ("classify", "tag") else []
     found = json.loads(idiolect(task, "evaluate", run / "model", test, *known, *fields, "--json"))
-    result.write_text(json.dumps({"task": task, "seconds": seconds, **found}))
+    row = {**key, "seconds": seconds, "systems": summary({"task": task, **found})}
+    with (out / "results.jsonl").open("a") as lines:
+        lines.write(json.dumps(row) + "\n")
     shutil.rmtree(run)
-    print(name, label, seed, summary(json.loads(result.read_text())), flush=True)
+    print(json.dumps(row), flush=True)
+
+
+def results(out: Path) -> list[dict[str, Any]]:
+    path = out / "results.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def summary(found: dict[str, Any]) -> dict[str, float]:
-    """Return the task's main measure of each system, in percent."""
+    """Return the task's measures of each system, in percent."""
     systems = {n: one for n, one in found.items() if isinstance(one, dict)}
     if found["task"] == "tag":
-        return {n: 100 * one["micro"]["f1"] for n, one in systems.items()}
-    if found["task"] == "answer-span":
-        return {n: one["f1"] for n, one in systems.items()}
-    if found["task"] == "summarise":
-        return {n: one["rouge1"] for n, one in systems.items()}
-    return {n: 100 * one["accuracy"] for n, one in systems.items()} | {
-        f"{n}, macro-F1": 100 * one["macro_f1"] for n, one in systems.items()
-    }
+        scores = {n: 100 * one["micro"]["f1"] for n, one in systems.items()}
+    elif found["task"] == "answer-span":
+        scores = {n: one["f1"] for n, one in systems.items()}
+    elif found["task"] == "summarise":
+        scores = {n: one["rouge1"] for n, one in systems.items()}
+    else:
+        scores = {n: 100 * one["accuracy"] for n, one in systems.items()} | {
+            f"{n}, macro-F1": 100 * one["macro_f1"] for n, one in systems.items()
+        }
+    return {name: round(score, 3) for name, score in scores.items()}
 
 
 def table(out: Path) -> None:
     """Print a Markdown row for each set and system: mean, standard deviation, seeds."""
-    print("| set | run | system | mean | deviation | seeds | published |")
-    print("|---|---|---|--:|--:|--:|---|")
-    runs: dict[tuple[str, str], list[dict[str, float]]] = {}
-    for path in sorted(out.glob("*/*.[0-9]*.json")):
-        label = path.name.rsplit(".", 2)[0]
-        runs.setdefault((path.parent.name, label), []).append(summary(json.loads(path.read_text())))
-    for (name, label), rows in runs.items():
-        for system in rows[0]:
-            values = [row[system] for row in rows]
+    print("| set | run | system | mean | deviation | seeds | seconds | published |")
+    print("|---|---|---|--:|--:|--:|--:|---|")
+    runs: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in results(out):
+        runs.setdefault((row["set"], row["run"]), []).append(row)
+    for (name, label), rows in sorted(runs.items()):
+        for system in rows[0]["systems"]:
+            values = [row["systems"][system] for row in rows]
             spread = f"{statistics.stdev(values):.2f}" if len(values) > 1 else "–"
-            mean = f"{statistics.mean(values):.2f}"
-            ceiling = CEILINGS.get(name, "–")
-            print(
-                f"| {name} | {label} | {system} | {mean} | {spread} | {len(values)} | {ceiling} |"
-            )
+            seconds = statistics.median(row["seconds"] for row in rows)
+            cells = [name, label, system, f"{statistics.mean(values):.2f}", spread, len(values)]
+            print(f"| {' | '.join(map(str, [*cells, round(seconds), CEILINGS.get(name, '–')]))} |")
 
 
 def main() -> None:

@@ -26,12 +26,14 @@ from idiolect.encoding.encoder import Encoder
 from idiolect.encoding.text_reader import EncodingCounts, by_length
 from idiolect.errors import CheckpointError, ConfigError, InputError
 from idiolect.nn.lora import LoraConfig
+from idiolect.nn.matrix_precision import TrainingPrecision
 from idiolect.nn.network import Network
 from idiolect.tasks.classify.labelled_texts import LabelledText, fingerprint_texts
 from idiolect.tasks.finetuning.auxiliary_loss import check_language_loss
+from idiolect.tasks.finetuning.frozen_states import FrozenObjective, StatesBatch, frozen_states
 from idiolect.tasks.finetuning.recipe import FineTuning
 from idiolect.tasks.finetuning.text_states import read_texts, vector_width
-from idiolect.tasks.task_model import Adaptation, TaskModel
+from idiolect.tasks.task_model import Adaptation, TaskModel, task_config
 from idiolect.tasks.windows import windows
 from idiolect.text.arguments import checked, load_if_named
 from idiolect.training.data.shuffled_epochs import EpochSample
@@ -88,10 +90,11 @@ class TextClassifier(TaskModel):
             windows(1, self._size, stride)
         self.temperature = 1.0
         """Divides the scores; see `calibrate`."""
-        width = vector_width(encoder, concat_pooling=concat_pooling) * (4 if pairs else 1)
+        self.width = vector_width(encoder, concat_pooling=concat_pooling) * (4 if pairs else 1)
+        """Numbers that the head reads of an example."""
         with torch.random.fork_rng([]):
             torch.manual_seed(seed)
-            head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, len(self.labels)))
+            head = nn.Sequential(nn.LayerNorm(self.width), nn.Linear(self.width, len(self.labels)))
         super().__init__(encoder, head)
 
     @property
@@ -172,8 +175,13 @@ class TextClassifier(TaskModel):
             check_language_loss(self.encoder)
         self.targets(examples)  # before the windows, so that messages number the texts
         examples, _ = self._windows(examples)
+        config = config or task_config(adaptation)
+        objective = _Classification(self, examples, balanced, methods.lm_loss_weight)
+        kept = None
+        if adaptation == "frozen" and not methods.lm_loss_weight:
+            kept = objective.on_frozen_states(config.precision)
         self.fit(
-            _Classification(self, examples, balanced, methods.lm_loss_weight),
+            kept or objective,
             len(examples),
             {"examples": fingerprint_texts(examples), "balanced": balanced},
             output_dir=output_dir,
@@ -314,14 +322,19 @@ class TextClassifier(TaskModel):
 
     def logits(self, rows: Sequence[Sequence[Sequence[int]]]) -> Tensor:
         """Score what `read` returned. Shape: (texts, labels)."""
-        return self.logits_and_language_loss(rows, language_loss=False)[0]
+        scores: Tensor = self.head(self.features(rows, language_loss=False)[0])
+        return scores
 
-    def logits_and_language_loss(
+    def features(
         self, rows: Sequence[Sequence[Sequence[int]]], *, language_loss: bool
     ) -> tuple[Tensor, Tensor]:
-        """Score what `read` returned, and predict the texts' own tokens in the same pass.
+        """Return what the head reads of rows, and the loss of the texts' own tokens.
 
-        Shape: (texts, labels), and a scalar: the sum over the texts, see `next_token_loss`.
+        Shape: (texts, width), and a scalar: the sum over the texts, see `next_token_loss`.
+
+        Args:
+            rows: What `read` returned.
+            language_loss: Whether to compute the loss.
         """
         vectors, losses = zip(
             *(
@@ -339,7 +352,7 @@ class TextClassifier(TaskModel):
         if self.pairs:
             u, v = sides
             sides = [u, v, (u - v).abs(), u * v]
-        return self.head(torch.cat(sides, -1)), torch.stack(losses).sum()
+        return torch.cat(sides, -1), torch.stack(losses).sum()
 
 
 @dataclass(frozen=True)
@@ -386,9 +399,33 @@ class _Classification(RowwiseObjective):
         return _Batch(self.model.read(chosen), torch.from_numpy(self.targets[list(rows.sources)]))
 
     def loss(self, network: Network, batch: _Batch) -> Tensor:
-        scores, language_loss = self.model.logits_and_language_loss(
+        features, language_loss = self.model.features(
             batch.rows, language_loss=self.lm_loss_weight > 0
         )
+        return self._of_labels(features, batch.labels) + self.lm_loss_weight * language_loss
+
+    def on_frozen_states(self, precision: TrainingPrecision) -> FrozenObjective | None:
+        """Return the same objective on vectors that are computed once, unless they are too many."""
+        model, rows = self.model, self.model.read(self.examples)
+        targets = torch.from_numpy(self.targets)
+
+        def vectors(numbers: list[int]) -> Sequence[Tensor]:
+            return model.features([rows[n] for n in numbers], language_loss=False)[0].unbind()
+
+        def loss(batch: StatesBatch) -> Tensor:
+            features = torch.stack(batch.states)
+            return self._of_labels(features, targets[batch.examples].to(features.device))
+
+        kept = frozen_states(
+            model.encoder.model.network,
+            [[token for ids in row for token in ids] for row in rows],
+            vectors,
+            numbers=len(rows) * model.width,
+            precision=precision,
+        )
+        return None if kept is None else FrozenObjective(kept, loss)
+
+    def _of_labels(self, features: Tensor, targets: Tensor) -> Tensor:
+        scores = self.model.head(features).float()
         weights = None if self.weights is None else self.weights.to(scores.device)
-        loss = self.model.loss(scores.float(), batch.labels, weights)
-        return loss + self.lm_loss_weight * language_loss
+        return self.model.loss(scores, targets, weights)

@@ -17,7 +17,7 @@ from idiolect.tasks.tag.linear_chain_crf import LinearChainCrf
 from idiolect.training.data.shuffled_epochs import EpochSample
 from idiolect.training.objectives.objective import RowwiseObjective
 
-__all__ = ["TaggedWindow", "TaggingBatch", "TaggingObjective"]
+__all__ = ["TaggedWindow", "TaggingBatch", "TaggingObjective", "tagging_loss"]
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,14 @@ class TaggingObjective(RowwiseObjective):
     def loss(self, network: Network, batch: TaggingBatch) -> Tensor:
         """Return the sum over the words."""
         scores, mask = self.score_words(batch.windows)
-        if self.crf is not None:
-            return self.crf(scores.float(), batch.tags, mask).sum()  # type: ignore[no-any-return]
-        return F.cross_entropy(scores[mask].float(), batch.tags[mask], reduction="sum")
+        return tagging_loss(scores, batch.tags, mask, self.crf)
+
+
+def tagging_loss(scores: Tensor, tags: Tensor, mask: Tensor, crf: LinearChainCrf | None) -> Tensor:
+    """Return the negative log-likelihood of the tags, summed over the words.
+
+    Shape: scores (windows, words, tags), tags and mask (windows, words), result a scalar.
+    """
+    if crf is not None:
+        return crf(scores.float(), tags, mask).sum()  # type: ignore[no-any-return]
+    return F.cross_entropy(scores[mask].float(), tags[mask], reduction="sum")

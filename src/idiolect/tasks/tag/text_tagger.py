@@ -26,6 +26,7 @@ from idiolect.encoding.text_reader import by_length
 from idiolect.errors import CheckpointError, ConfigError, InputError
 from idiolect.nn.basic import Dropout
 from idiolect.nn.lora import LoraConfig
+from idiolect.tasks.finetuning.frozen_states import FrozenObjective, StatesBatch, frozen_states
 from idiolect.tasks.tag.linear_chain_crf import LinearChainCrf
 from idiolect.tasks.tag.tag_schemes import (
     TagScheme,
@@ -37,8 +38,8 @@ from idiolect.tasks.tag.tag_schemes import (
     write_tags,
 )
 from idiolect.tasks.tag.tagged_texts import TaggedText, TextSpan, fingerprint_tagged
-from idiolect.tasks.tag.tagging_objective import TaggedWindow, TaggingObjective
-from idiolect.tasks.task_model import Adaptation, TaskModel
+from idiolect.tasks.tag.tagging_objective import TaggedWindow, TaggingObjective, tagging_loss
+from idiolect.tasks.task_model import Adaptation, TaskModel, task_config
 from idiolect.tasks.windows import most_context, windows
 from idiolect.text.arguments import checked, load_if_named
 from idiolect.training.progress import show_progress
@@ -181,10 +182,11 @@ class TextTagger(TaskModel):
         numbers = self._numbers(texts)
         if not pieces:
             raise InputError("the texts have no words", hint="check the file and its columns")
+        config = config or task_config(adaptation)
+        tags = [numbers[piece.text][piece.words] for piece in pieces]
+        kept = self._on_frozen_states(pieces, tags, config) if adaptation == "frozen" else None
         self.fit(
-            TaggingObjective(
-                self.score_words, self.crf, pieces, [numbers[p.text][p.words] for p in pieces]
-            ),
+            kept or TaggingObjective(self.score_words, self.crf, pieces, tags),
             len(pieces),
             {"texts": fingerprint_tagged(texts)},
             output_dir=output_dir,
@@ -282,16 +284,44 @@ class TextTagger(TaskModel):
 
         Shape: (pieces, words, tags) and (pieces, words).
         """
+        return self._score_states(self.word_states(pieces))
+
+    def word_states(self, pieces: Sequence[TaggedWindow]) -> list[Tensor]:
+        """Return the states of the words of some pieces. Shape: (words, width) each."""
         encoder = self.encoder
         hidden, _ = hidden_states(
             encoder.model.network, [p.ids for p in pieces], bidirectional=encoder.bidirectional
         )
-        rows = [torch.tensor(piece.places) for piece in pieces]
-        places = pad_sequence(rows, True, 0).to(hidden.device)
-        lengths = torch.tensor([len(row) for row in rows])
-        mask = (torch.arange(places.shape[1]) < lengths[:, None]).to(hidden.device)
-        states = hidden.gather(1, places.unsqueeze(2).expand(-1, -1, hidden.shape[2]))
-        return self.head(states.float()), mask
+        return [row[piece.places] for row, piece in zip(hidden, pieces, strict=True)]
+
+    def _score_states(self, states: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        padded = pad_sequence(list(states), batch_first=True)
+        lengths = torch.tensor([len(row) for row in states])
+        mask = torch.arange(padded.shape[1]) < lengths[:, None]
+        return self.head(padded.float()), mask.to(padded.device)
+
+    def _on_frozen_states(
+        self,
+        pieces: Sequence[TaggedWindow],
+        tags: Sequence[NDArray[np.int64]],
+        config: TrainingConfig,
+    ) -> FrozenObjective | None:
+        """Return an objective on words that are read once, unless they are too many."""
+        network = self.encoder.model.network
+
+        def loss(batch: StatesBatch) -> Tensor:
+            scores, mask = self._score_states(batch.states)
+            true = pad_sequence([torch.from_numpy(tags[n]) for n in batch.examples], True, 0)
+            return tagging_loss(scores, true.to(scores.device), mask, self.crf)
+
+        kept = frozen_states(
+            network,
+            [piece.ids for piece in pieces],
+            lambda numbers: self.word_states([pieces[n] for n in numbers]),
+            numbers=sum(map(len, tags)) * int(network.config.hidden_size),
+            precision=config.precision,
+        )
+        return None if kept is None else FrozenObjective(kept, loss)
 
     def _places(self, text: TaggedText, offsets: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
         """Return the token that stands for each word; for one without tokens, a neighbour's."""

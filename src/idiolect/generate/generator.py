@@ -19,6 +19,7 @@ from idiolect.generate.batching.running_batch import (
     PairedBatch,
     RunningBatch,
 )
+from idiolect.generate.batching.shared_batch import SharedBatch
 from idiolect.generate.batching.text_writing import process_scores, write_texts
 from idiolect.generate.beam import beam_search
 from idiolect.generate.chat_template import render_chat
@@ -78,6 +79,32 @@ class Generator:
         """Ids that end a text."""
         self.context_length: int | None = find_context_length(self.model)
         """Most tokens that the model was made for; None if there is no limit."""
+        self._shared: SharedBatch | None = None
+
+    def share(self, *, batch_size: int = 32, tokens: int = 1 << 14) -> bool:
+        """From now on, write the texts of all calls, from any thread, in one running batch.
+
+        Keys and values of what was read are kept, so that a conversation's next turn is read from
+        its new words on. Beams, guidance, speculation, contrastive search and DoLa write as before.
+
+        Args:
+            batch_size: Texts that are written at the same time, instead of that of each call.
+            tokens: Tokens whose keys and values are kept; texts that may need more wait for others.
+
+        Returns:
+            Whether the network has pages of keys and values. If not, nothing changes.
+        """
+        pages = -(-tokens // PAGE_SIZE)
+        if self._paged(_sources) is None:
+            return False
+
+        def open() -> RunningBatch:
+            batch = self._paged(_sources, pages)
+            assert batch is not None
+            return batch
+
+        self._shared = SharedBatch(open, batch_size, tokens)
+        return True
 
     def generate(
         self,
@@ -203,6 +230,10 @@ class Generator:
                     if row.finish_reason:
                         break
             return
+        plain = options.guidance_scale == 1 and not options.dola_layers and not helpers.amateur
+        if self._shared is not None and plain:
+            yield from self._shared.write(rows, options, processors, ends)
+            return
         batch = self._batch(len(rows), options, helpers)
         yield from write_texts(batch, rows, options, processors, ends, batch_size)
 
@@ -281,10 +312,14 @@ class Generator:
             return GridBatch(lambda rows: self._open(rows, options, helpers))
         return PairedBatch(own, other, combine)
 
-    def _paged(self, sources: Callable[[Sequence[TextRow]], list[list[int]]]) -> PagedBatch | None:
+    def _paged(
+        self, sources: Callable[[Sequence[TextRow]], list[list[int]]], least_pages: int = 0
+    ) -> PagedBatch | None:
         network = self.model.network
         cache = network.new_paged_cache(PAGE_SIZE)
-        return None if cache is None else PagedBatch(network, cache, sources)
+        if cache is None:
+            return None
+        return PagedBatch(network, cache, sources, least_pages=least_pages)
 
     def _open(
         self, rows: Sequence[TextRow], options: GenerationOptions, helpers: _Helpers

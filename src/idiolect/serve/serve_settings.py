@@ -48,8 +48,10 @@ class ServeSettings:
     """Tokens that wait for the encoder; above, requests are refused with 429."""
     max_waiting_requests: int = 512
     """Requests that wait for the index, or for the encoder."""
-    generations: int = 2
-    """Texts that are written at the same time."""
+    generations: int = 16
+    """Texts that are written at the same time, in one batch if the network has a cache of pages."""
+    text_tokens: int = 1 << 14
+    """Tokens of prompts and texts whose keys and values are kept; see `Generator.share`."""
     max_waiting_generations: int = 16
     max_new_tokens: int = 4096
     """Most new tokens of one text."""

@@ -123,7 +123,11 @@ class ServedParts:
         """The language model, loaded when it is first needed; None if there is none."""
         from idiolect.generate.generator import Generator
 
-        return None if self.generator_source is None else Generator(self.generator_source)
+        if self.generator_source is None:
+            return None
+        generator = Generator(self.generator_source)
+        generator.share(batch_size=self.settings.generations, tokens=self.settings.text_tokens)
+        return generator
 
     @cached_property
     def recommender(self) -> Recommender | None:

@@ -147,6 +147,7 @@ def chat(
     from idiolect.generate.chat_template import render_chat
 
     generator = _load(model)
+    generator.share(batch_size=1)  # so that each turn is read from its new words on
     messages = [] if system is None else [{"role": "system", "content": system}]
     render_chat(generator.model.tokenizer, [*messages, {"role": "user", "content": "?"}])
     options: dict[str, Any] = {"max_new_tokens": max_new_tokens}

@@ -59,8 +59,16 @@ def serve(
         int, typer.Option(help="Requests in a queue; more are refused.", min=1, max=100_000)
     ] = 512,
     generations: Annotated[
-        int, typer.Option(help="Texts written at the same time.", min=1, max=64)
-    ] = 2,
+        int, typer.Option(help="Texts written at the same time, in one batch.", min=1, max=64)
+    ] = 16,
+    text_tokens: Annotated[
+        int,
+        typer.Option(
+            help="Tokens of prompts and texts that the language model keeps in memory.",
+            min=1,
+            max=1 << 24,
+        ),
+    ] = 1 << 14,
     timeout: Annotated[
         float, typer.Option(help="Seconds for one answer, streams aside.", min=0.1, max=86_400)
     ] = 60.0,
@@ -102,6 +110,7 @@ def serve(
         tokens_per_batch=tokens_per_batch,
         max_waiting_requests=max_waiting_requests,
         generations=generations,
+        text_tokens=text_tokens,
         request_timeout=timeout,
         grace_period=grace_period,
         log_texts=log_texts,

@@ -56,6 +56,7 @@ class PagedBatch(RunningBatch):
         network: The network.
         cache: An empty cache.
         sources: Returns what is read of texts that join.
+        least_pages: As `least` of `PagePool`.
     """
 
     can_join = True
@@ -65,12 +66,15 @@ class PagedBatch(RunningBatch):
         network: Network,
         cache: PagedCache,
         sources: Callable[[Sequence[TextRow]], list[list[int]]],
+        *,
+        least_pages: int = 0,
     ) -> None:
         self._network, self._cache, self._sources = network, cache, sources
-        self.pool = PagePool(cache.page_size)
+        self._least = least_pages
+        self.pool = PagePool(cache.page_size, least=least_pages)
         """Who owns which page."""
         self._pages: list[list[int]] = []
-        self._lengths: list[int] = []
+        self._read: list[list[int]] = []
         self.tokens_read = 0
         """Tokens that the network has read, over all passes."""
 
@@ -79,16 +83,17 @@ class PagedBatch(RunningBatch):
         """Read tokens and prompts in one pass, without padding."""
         size = self._cache.page_size
         texts, new = list[PagedText](), [[token] for token in tokens]
-        for pages, length in zip(self._pages, self._lengths, strict=True):
-            if length == len(pages) * size:
+        for pages, ids, token in zip(self._pages, self._read, tokens, strict=True):
+            if len(ids) == len(pages) * size:
                 pages.append(self.pool.take())
-            texts.append(PagedText(pages, length, 1))
+            texts.append(PagedText(pages, len(ids), 1))
+            ids.append(token)
         for ids in self._sources(fresh) if fresh else []:
             pages, past = self.pool.open(ids)
             self._pages.append(pages)
+            self._read.append(list(ids))
             texts.append(PagedText(pages, past, len(ids) - past))
             new.append(ids[past:])
-        self._lengths = [text.past + text.new for text in texts]
         # A pass begins with the texts of one new token.
         order = sorted(range(len(texts)), key=lambda place: texts[place].new > 1)
         self._cache.pages = self._capacity()
@@ -106,15 +111,17 @@ class PagedBatch(RunningBatch):
     def keep(self, places: Sequence[int]) -> None:
         """Keep texts; the pages of the others are free for those that join."""
         for place in set(range(len(self._pages))) - set(places):
-            self.pool.release(self._pages[place])
+            self.pool.release(self._pages[place], self._read[place])
         self._pages = [self._pages[place] for place in places]
-        self._lengths = [self._lengths[place] for place in places]
+        self._read = [self._read[place] for place in places]
 
     def _capacity(self) -> int:
         """Return how many pages the cache needs: with space, so that it seldom grows."""
-        if self._cache.pages >= self.pool.size:
+        size = self.pool.size
+        if self._cache.pages >= size:
             return self._cache.pages
-        return self.pool.size + self.pool.size // 2
+        most = max(size, self._least) if self._least else size + size // 2
+        return min(size + size // 2, most)
 
 
 class GridBatch(RunningBatch):

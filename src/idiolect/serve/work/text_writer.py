@@ -1,7 +1,8 @@
-"""`TextWriter`: texts of a language model, written in threads and sent as they grow.
+"""`TextWriter`: texts of a language model, sent as they grow.
 
-A text is written in a thread of a small pool. Before each token it looks whether anybody still
-waits: it ends when the client has left, when its time is up, and when the server shuts down.
+Each request has a thread of a pool, and the texts of all of them are written in one running batch
+(`Generator.share`). Before each token of a text it is checked whether anybody still waits: the text
+ends when the client has left, when its time is up, and when the server shuts down.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ def generate(
         **sampling,
     }
     if sum(given is not None for given in (regex, json_schema, grammar)) > 1:
-        raise ConfigError("more than one of regex, json_schema and grammar", hint="choose one")
+        raise ConfigError("--regex, --json-schema and --grammar exclude each other", hint="set one")
     texts = [sys.stdin.read() if prompt == "-" else prompt for prompt in prompts]
     generator = _load(model)
     options["constraint"] = _constraint(generator, regex, json_schema, grammar)

@@ -66,7 +66,8 @@ def _lines(path: Path) -> Iterator[str]:
     content = path.read_bytes()
     if path.suffix == ".gz":
         content = gzip.decompress(content)
-    yield from (line for line in content.decode("latin-1").splitlines() if line.strip())
+    # Not `splitlines`: some letters of Latin-1 are line ends to it.
+    yield from (line for line in content.decode("latin-1").split("\n") if line.strip())
 
 
 def _sentences(path: Path) -> Iterator[LabelledText]:

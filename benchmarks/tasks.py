@@ -2,6 +2,7 @@
 
     python benchmarks/tasks.py OUT ncbi-disease trec --base minilm --seeds 3 -- --crf
     python benchmarks/tasks.py OUT --table
+    python benchmarks/tasks.py OUT --baselines
 
 Each set is written to OUT/SET in the format of its task. Each run trains, measures the test set by
 `idiolect tasks`, and appends its figures to OUT/results.jsonl. A run that was stopped resumes, and
@@ -29,6 +30,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 DATA = Path(os.environ.get("IDIOLECT_DATA", Path(__file__).parents[1].parent / "shared" / "data"))
 Rows = list[dict[str, Any]]
 
@@ -45,7 +48,8 @@ def labelled(name: str) -> Rows:
         text = text_of(f"sentence-classification/{name}")
     except UnicodeDecodeError:
         text = text_of(f"sentence-classification/{name}", "latin-1")
-    cells = (line.split(" ", 1) for line in text.splitlines() if line.strip())
+    # Not `splitlines`: in Latin-1, some letters of these files are line ends to it.
+    cells = (line.split(" ", 1) for line in text.split("\n") if line.strip())
     return [{"label": label, "text": rest} for label, rest in cells]
 
 
@@ -178,6 +182,36 @@ def summary(found: dict[str, Any]) -> dict[str, float]:
     return {name: round(score, 3) for name, score in scores.items()}
 
 
+def baselines(out: Path) -> None:
+    """Print what classifiers that read no language model reach on each set."""
+    from idiolect.tasks.classify.classification_baselines import (
+        TfidfClassifier,
+        majority_probabilities,
+    )
+    from idiolect.tasks.classify.classification_metrics import score_classes
+    from idiolect.tasks.classify.labelled_texts import read_labelled_texts
+
+    print("| set | training, test texts | labels | majority | TF-IDF | macro-F1 | published |")
+    print("|---|---|--:|--:|--:|--:|---|")
+    for name in CLASSIFY:
+        write_set(name, out / name)
+        pair = "context" if name == "pubmedqa" else None
+        train, test = (
+            read_labelled_texts(out / name / f"{side}.jsonl", text_pair=pair)
+            for side in ("train", "test")
+        )
+        model = TfidfClassifier(train)
+        truth = np.array([model.labels.index(str(one.label)) for one in test])
+        found = score_classes(model.probabilities(test), truth)
+        most = score_classes(majority_probabilities(train, model.labels, len(test)), truth)
+        print(
+            f"| {name} | {len(train):,}, {len(test):,} | {len(model.labels)} "
+            f"| {100 * most.accuracy:.1f} | {100 * found.accuracy:.1f} "
+            f"| {100 * found.macro_f1:.1f} | {CEILINGS.get(name, '–')} |",
+            flush=True,
+        )
+
+
 def table(out: Path) -> None:
     """Print a Markdown row for each set and system: mean, standard deviation, seeds."""
     print("| set | run | system | mean | deviation | seeds | seconds | published |")
@@ -204,6 +238,7 @@ def main() -> None:
     parser.add_argument("--base", default="minilm")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--table", action="store_true")
+    parser.add_argument("--baselines", action="store_true")
     given = parser.parse_args(words[:end])
     known = [*CLASSIFY, *TAG, "scitldr"]
     for name in given.sets:
@@ -212,6 +247,8 @@ def main() -> None:
     for name in given.sets:
         for seed in range(given.seeds):
             measure(given.out, name, given.base, seed, extra)
+    if given.baselines:
+        baselines(given.out)
     if given.table:
         table(given.out)
 

@@ -248,7 +248,10 @@ def test_places_restart_with_each_document() -> None:
     assert positions.tolist() == [[0, 0, 0, 1, 0, 1, 0, 0]]
     assert documents.tolist() == [[0, 1, 0, 1, 2, 2, 5, 0]]
     packing = Packing.of(torch.tensor([[0, 1, 1, 2], [3, 0, 0, 0]]))
-    assert packing.spans == [(0, 2), (2, 3), (3, 4)]
+    # Shorter documents come first, so that those of equal length are neighbours.
+    assert packing.spans == [(0, 1), (1, 2), (2, 4)]
+    assert packing.documents == [(0, 2), (1, 3), (0, 1)]
+    assert packing.positions.tolist() == [0, 0, 0, 1]
     grid = torch.arange(8.0).view(2, 4, 1)
     assert packing.unpack(packing.pack(grid)).flatten().tolist() == [0, 1, 2, 3, 4, 0, 0, 0]
 

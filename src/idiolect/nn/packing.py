@@ -1,4 +1,8 @@
-"""Batches without padding: all real tokens in one row, with the span of each document."""
+"""Batches without padding: all real tokens in one row, with the span of each document.
+
+Documents are in the order of their lengths, since attention reads neighbours of equal length as one
+batch.
+"""
 
 from __future__ import annotations
 
@@ -75,6 +79,8 @@ class Packing:
         flat = documents.flatten()
         index = flat.nonzero().squeeze(-1)
         positions = positions.flatten()[index]
+        order = _by_length(positions)
+        index, positions = index[order], positions[order]
         first = (positions == 0).nonzero().squeeze(-1)
         rows = (index[first] // mask.shape[1]).tolist()
         numbers = flat[index[first]].tolist()
@@ -96,3 +102,10 @@ class Packing:
     def longest(self) -> int:
         """Length of the longest document, in tokens."""
         return max((end - start for start, end in self.spans), default=0)
+
+
+def _by_length(positions: Tensor) -> Tensor:
+    """Return the order of tokens in which shorter documents come first. Shape: (tokens,) both."""
+    document = (positions == 0).cumsum(0) - 1
+    lengths = document.bincount()
+    return lengths[document].argsort(stable=True)

@@ -251,33 +251,30 @@ class Attention(nn.Module):
 
         Shape: (tokens, heads, width), all three and the result.
         """
-        assert visibility.spans is not None
+        if not visibility.spans:
+            return torch.empty_like(query)
         mask, causal = visibility.mask(self.window, query)
         positions = visibility.query_positions, visibility.key_positions
+        counts, spans, key_spans = zip(*_runs(visibility.spans), strict=True)
+        parts = _parts(query, spans), _parts(key, key_spans), _parts(value, key_spans)
         attended = []
-        for count, (start, end), (key_start, key_end) in _runs(visibility.spans):
-            length, key_length = (end - start) // count, (key_end - key_start) // count
-            keys, values = (
-                part[key_start:key_end].view(count, key_length, *part.shape[1:]).transpose(1, 2)
-                for part in (key, value)
+        for count, span, *run in zip(counts, key_spans, *parts, strict=True):
+            queries, keys, values = (
+                part.view(count, len(part) // count, *part.shape[1:]).transpose(1, 2)
+                for part in run
             )
+            length, key_length = queries.shape[2], keys.shape[2]
             if prefix is not None:
                 keys, values = _preceded(prefix, keys, values)
                 key_length = keys.shape[2]
             own = None if mask is None else mask[..., :length, :key_length]
             if visibility.prefix_mask is not None:
-                shared = visibility.prefix_mask[key_start:key_end].view(count, 1, 1, key_length)
+                shared = visibility.prefix_mask[slice(*span)].view(count, 1, 1, key_length)
                 own, causal = _causal_but_for(shared, visibility, own), False
-            one = self.attend(
-                query[start:end].view(count, length, *query.shape[1:]).transpose(1, 2),
-                keys,
-                values,
-                own,
-                causal,
-                (positions[0][:length], positions[1][:key_length]),
-            )
+            places = positions[0][:length], positions[1][:key_length]
+            one = self.attend(queries, keys, values, own, causal, places)
             attended.append(one.transpose(1, 2).flatten(0, 1))
-        return torch.cat(attended) if attended else torch.empty_like(query)
+        return torch.cat(attended)
 
     def attend(
         self,
@@ -409,3 +406,11 @@ def _runs(spans: Sequence[tuple[Span, Span]]) -> list[tuple[int, Span, Span]]:
                 continue
         runs.append((1, (start, end), (key_start, key_end)))
     return runs
+
+
+def _parts(tokens: Tensor, spans: Sequence[Span]) -> Sequence[Tensor]:
+    """Take spans out of tokens. Shape: (tokens, …)."""
+    if [0, *(end for _, end in spans)] == [*(start for start, _ in spans), len(tokens)]:
+        # The gradient of a slice would be as large as the whole, for each of them.
+        return torch.split(tokens, [end - start for start, end in spans])
+    return [tokens[start:end] for start, end in spans]

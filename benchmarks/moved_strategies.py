@@ -35,6 +35,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "early_stopping": True,
     },
     "words": {"num_beams": 6, "early_stopping": True},
+    "words to the end": {"num_beams": 6},
 }
 
 
@@ -86,6 +87,8 @@ CHANGES: dict[str, tuple[Any, ...]] = {
     "words, either form": (),
     "words, pushed": (_pushed,),
     "words, either form, pushed": (_pushed,),
+    "words to the end": (),
+    "words to the end, either form": (),
 }
 """What transformers writes, and what is changed in it before."""
 
@@ -159,7 +162,7 @@ def compare(path: Path, tokens: int, names: list[str]) -> None:
         variants = [name for name in names if name.partition(",")[0] == strategy]
         if not variants:
             continue
-        given = options | ({"force_words": [WORD.strip()]} if strategy == "words" else {})
+        given = options | ({"force_words": [WORD.strip()]} if strategy.startswith("words") else {})
         found = generator.generate(
             record["prompts"],
             max_new_tokens=tokens,
@@ -172,7 +175,7 @@ def compare(path: Path, tokens: int, names: list[str]) -> None:
             pairs = list(zip(ours, record[name], strict=True))
             equal = sum(own == their for own, their in pairs)
             print(f"{name}: {equal} of {len(pairs)} equal those of {record['transformers']}")
-            if strategy == "words":
+            if strategy.startswith("words"):
                 _compare_scores(generator, record, pairs, tokens)
             for number, (own, their) in enumerate(pairs):
                 if own != their and "," not in name:

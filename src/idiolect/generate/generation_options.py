@@ -125,15 +125,23 @@ class GenerationOptions:
             ("no_repeat_ngram_size", 0),
             ("prompt_lookup_num_tokens", 0),
             ("num_assistant_tokens", 1),
+            ("top_k", 0),
+            ("seed", 0),
         ):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < low:
+            if not _is_whole(value) or value < low:
                 raise ConfigError(f"{name} is {value!r}", hint=f"it is a whole number from {low}")
-        if not 0 <= self.coverage_penalty < math.inf:
+        if not isinstance(self.do_sample, bool):
+            raise ConfigError(f"do_sample is {self.do_sample!r}", hint="it is True or False")
+        if not (isinstance(self.early_stopping, bool) or self.early_stopping == "never"):
             raise ConfigError(
-                f"coverage_penalty is {self.coverage_penalty}",
-                hint="it is at least 0; usual is 0.2",
+                f"early_stopping is {self.early_stopping!r}", hint='it is True, False or "never"'
             )
+        for name in ("coverage_penalty", "diversity_penalty", "mirostat_tau", "mirostat_eta"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)}", hint="it is a finite number from 0"
+                )
         for name in ("length_penalty", "presence_penalty", "frequency_penalty", "guidance_scale"):
             if not math.isfinite(getattr(self, name)):
                 raise ConfigError(f"{name} is {getattr(self, name)}", hint="pass a finite number")
@@ -143,10 +151,19 @@ class GenerationOptions:
             )
         if not 0 <= self.penalty_alpha <= 1:
             raise ConfigError(f"penalty_alpha is {self.penalty_alpha}", hint="it is from 0 to 1")
-        if isinstance(self.stop, str):
-            object.__setattr__(self, "stop", (self.stop,))
-        if isinstance(self.bad_words, str):
-            object.__setattr__(self, "bad_words", (self.bad_words,))
+        for name in ("stop", "bad_words"):
+            texts = getattr(self, name)
+            texts = (texts,) if isinstance(texts, str) else tuple(texts)
+            if wrong := [text for text in texts if not isinstance(text, str)]:
+                raise ConfigError(f"{wrong[0]!r} in {name}", hint="give texts")
+            object.__setattr__(self, name, texts)
+        for name in ("eos_token_id", "dola_layers"):
+            numbers = getattr(self, name)
+            numbers = (numbers,) if isinstance(numbers, int) else tuple(numbers or ())
+            if wrong := [one for one in numbers if not _is_whole(one) or one < 0]:
+                raise ConfigError(f"{wrong[0]!r} in {name}", hint="give whole numbers from 0")
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, numbers)
         words = [self.force_words] if isinstance(self.force_words, str) else self.force_words
         alternatives = tuple((word,) if isinstance(word, str) else tuple(word) for word in words)
         object.__setattr__(self, "force_words", alternatives)
@@ -201,6 +218,32 @@ class GenerationOptions:
                 "set num_beams=1",
             ),
             (
+                self.prompt_lookup_num_tokens > 0 and self.penalty_alpha > 0,
+                "guesses from the prompt and contrastive search exclude each other",
+                "set one of them",
+            ),
+            (
+                bool(self.dola_layers)
+                and (self.guidance_scale != 1 or self.writes_alone),
+                "dola_layers excludes guidance_scale, contrastive search and guesses",
+                "set one of them",
+            ),
+            (
+                self.guidance_scale != 1 and self.writes_alone,
+                "guidance_scale excludes contrastive search and guesses",
+                "set one of them",
+            ),
+            (
+                self.prompt_lookup_num_tokens > 0 and self.mirostat_tau > 0,
+                "mirostat follows the tokens that were drawn, and guesses from the prompt are not",
+                "set one of them",
+            ),
+            (
+                self.num_beams > 1 and self.top_logprobs > 0,
+                "top_logprobs are not kept of beams",
+                "set num_beams=1",
+            ),
+            (
                 self.num_beams == 1 and bool(self.force_words),
                 "force_words needs beam search",
                 "set num_beams, such as 4",
@@ -225,6 +268,52 @@ class GenerationOptions:
                 raise ConfigError(message, hint=hint)
 
     @property
+    def writes_alone(self) -> bool:
+        """Whether the strategy writes one text at a time."""
+        return self.penalty_alpha > 0 or self.prompt_lookup_num_tokens > 0
+
+    def check_models(self, *, amateur: bool, assistant: bool, negative_prompts: bool) -> None:
+        """Check the options against the other models and texts that are given.
+
+        Raises:
+            ConfigError: They contradict each other.
+        """
+        for wrong, message, hint in (
+            (
+                negative_prompts and self.guidance_scale == 1,
+                "negative_prompts have no effect without guidance_scale",
+                "set guidance_scale=1.5",
+            ),
+            (
+                amateur and (self.guidance_scale != 1 or bool(self.dola_layers)),
+                "an amateur excludes guidance_scale and dola_layers",
+                "choose one of them",
+            ),
+            (
+                amateur and (self.writes_alone or assistant),
+                "an amateur excludes contrastive search, guesses from the prompt and an assistant",
+                "choose one of them",
+            ),
+            (
+                assistant and (self.num_beams > 1 or self.writes_alone),
+                "an assistant excludes beams, contrastive search and guesses from the prompt",
+                "choose one of them",
+            ),
+            (
+                assistant and (self.guidance_scale != 1 or bool(self.dola_layers)),
+                "an assistant excludes guidance_scale and dola_layers",
+                "choose one of them",
+            ),
+            (
+                assistant and self.mirostat_tau > 0,
+                "mirostat follows the tokens that were drawn, and those of an assistant are not",
+                "choose one of them",
+            ),
+        ):
+            if wrong:
+                raise ConfigError(message, hint=hint)
+
+    @property
     def _sampling_is_set(self) -> bool:
         names = set(_SAMPLING) - ({"top_k"} if self.penalty_alpha else set())
         changed = any(getattr(self, name) != getattr(Sampling(), name) for name in names)
@@ -234,3 +323,7 @@ class GenerationOptions:
     def sampling(self) -> Sampling:
         """From which tokens one is drawn."""
         return Sampling(**{name: getattr(self, name) for name in _SAMPLING})
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -44,6 +44,6 @@ def contrastive_search(
         best = int(((1 - alpha) * shares - alpha * similar).argmax())
         yield scores.log_softmax(-1), int(candidates[best])
         ids.append(int(candidates[best]))
-        decoding.select(torch.tensor([best], device=scores.device))
         context = torch.cat([context, F.normalize(states[best : best + 1], dim=-1)])
-        scores = decoding.score(states[best])
+        scores = decoding.score_row(best)
+        decoding.select(torch.tensor([best], device=scores.device))

@@ -111,8 +111,8 @@ def prompts(folder: Path, out: Path, count: int) -> None:
     out.write_text(json.dumps(record))
 
 
-def write(path: Path, tokens: int, names: list[str]) -> None:
-    """Add what transformers writes."""
+def write(path: Path, tokens: int, names: list[str], count: int) -> None:
+    """Add what transformers writes to the first prompts."""
     import transformers
 
     record = json.loads(path.read_text())
@@ -129,7 +129,10 @@ def write(path: Path, tokens: int, names: list[str]) -> None:
         with ExitStack() as stack:
             for change in CHANGES[name]:
                 stack.enter_context(change(model))
-            texts = [_text(model, ids, record["ends"], tokens, given) for ids in record["prompts"]]
+            texts = [
+                _text(model, ids, record["ends"], tokens, given)
+                for ids in record["prompts"][:count]
+            ]
         record[name] = texts
         path.write_text(json.dumps(record))
         print(f"{name}: {len(texts)} texts", flush=True)
@@ -152,7 +155,7 @@ def _text(
     return found[: next((i for i, token in enumerate(found) if token in ends), len(found))]
 
 
-def compare(path: Path, tokens: int, names: list[str]) -> None:
+def compare(path: Path, tokens: int, names: list[str], count: int) -> None:
     """Print how many of our texts are equal, and of those with a word, whose are the likelier."""
     from idiolect.generate.generator import Generator
 
@@ -163,8 +166,9 @@ def compare(path: Path, tokens: int, names: list[str]) -> None:
         if not variants:
             continue
         given = options | ({"force_words": [WORD.strip()]} if strategy.startswith("words") else {})
+        written = max(len(record[name]) for name in variants)
         found = generator.generate(
-            record["prompts"],
+            record["prompts"][: min(count, written)],
             max_new_tokens=tokens,
             eos_token_id=record["ends"],
             batch_size=1,
@@ -172,7 +176,7 @@ def compare(path: Path, tokens: int, names: list[str]) -> None:
         )
         ours = [[t for t in one.ids if t not in record["ends"]] for one in found]
         for name in variants:
-            pairs = list(zip(ours, record[name], strict=True))
+            pairs = list(zip(ours, record[name], strict=False))
             equal = sum(own == their for own, their in pairs)
             print(f"{name}: {equal} of {len(pairs)} equal those of {record['transformers']}")
             if strategy.startswith("words"):
@@ -186,7 +190,7 @@ def _compare_scores(generator: Any, record: dict[str, Any], pairs: list[Any], to
     """Print which texts hold the word, and have the higher mean log-probability."""
     higher = equal = lower = 0
     with_word = [0, 0]
-    for ids, texts in zip(record["prompts"], pairs, strict=True):
+    for ids, texts in zip(record["prompts"], pairs, strict=False):
         held = [any(_holds(text, form) for form in record["forms"]) for text in texts]
         with_word = [count + one for count, one in zip(with_word, held, strict=True)]
         own, their = (_score(generator, ids, text, record["ends"], tokens) for text in texts)
@@ -226,7 +230,8 @@ def main() -> None:
     if given.part == "prompts":
         prompts(*given.paths, given.prompts)
     else:
-        (write if given.part == "write" else compare)(*given.paths, given.tokens, given.only)
+        run = write if given.part == "write" else compare
+        run(*given.paths, given.tokens, given.only, given.prompts)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def _normed(model: Any) -> Iterator[None]:
     def score(states: torch.Tensor) -> Any:
         return model.lm_head(model.model.norm(states))
 
-    with mock.patch.object(model, "get_output_embeddings", lambda: score):
+    with mock.patch.object(model, "get_output_embeddings", return_value=score):
         yield
 
 
@@ -64,7 +64,7 @@ def _divergence(model: Any) -> Iterator[None]:
 
 @contextmanager
 def _pushed(model: Any) -> Iterator[None]:
-    """Also continue each beam that has its words by its likeliest token (Post & Vilar's third set)."""
+    """Also continue each beam that has its words by its likeliest token, as Post & Vilar do."""
     from transformers.generation.beam_search import ConstrainedBeamSearchScorer as Scorer
 
     whole = Scorer.step_sentence_constraint
@@ -178,7 +178,10 @@ def compare(path: Path, tokens: int, names: list[str], count: int) -> None:
         for name in variants:
             pairs = list(zip(ours, record[name], strict=False))
             equal = sum(own == their for own, their in pairs)
-            print(f"{name}: {equal} of {len(pairs)} equal those of {record['transformers']}")
+            print(
+                f"{name}: {equal} of {len(pairs)} equal those of {record['transformers']}",
+                flush=True,
+            )
             if strategy.startswith("words"):
                 _compare_scores(generator, record, pairs, tokens)
             for number, (own, their) in enumerate(pairs):

@@ -223,8 +223,7 @@ class GenerationOptions:
                 "set one of them",
             ),
             (
-                bool(self.dola_layers)
-                and (self.guidance_scale != 1 or self.writes_alone),
+                bool(self.dola_layers) and (self.guidance_scale != 1 or self.writes_alone),
                 "dola_layers excludes guidance_scale, contrastive search and guesses",
                 "set one of them",
             ),

@@ -353,7 +353,8 @@ class Generator:
         ends = options.eos_token_id
         if ends is None:
             return self.eos_token_id
-        ends, size = (ends,) if isinstance(ends, int) else tuple(ends), self.model.network.config.vocab_size
+        ends = (ends,) if isinstance(ends, int) else tuple(ends)
+        size = self.model.network.config.vocab_size
         if wrong := [token for token in ends if token >= size]:
             raise ConfigError(
                 f"{wrong[0]} in eos_token_id, and the model's ids are 0 to {size - 1}",

@@ -108,7 +108,7 @@ class LayerContrast(Decoding):
         super().__init__(network, input_ids, attention_mask)
         if not isinstance(network, Transformer) or network.decoder is None:
             raise ConfigError(
-                "dola_layers contrasts the layers of a Transformer's decoder, and this model has none",
+                "dola_layers contrasts layers of a Transformer's decoder, which this model lacks",
                 hint="omit it",
             )
         self._decoder = network.decoder
@@ -140,7 +140,10 @@ class LayerContrast(Decoding):
         finally:
             for handle in handles:
                 handle.remove()
-        early, norm = torch.stack([states[layer] for layer in self.layers]), self._decoder.final_norm
+        early, norm = (
+            torch.stack([states[layer] for layer in self.layers]),
+            self._decoder.final_norm,
+        )
         self._early = early if norm is None else norm(early)
         return hidden
 

@@ -136,12 +136,13 @@ def _rank(
 def _generate(
     generator: Generator, question: Question, before: str, max_new_tokens: int
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    prompt: str | list[int] = before + question.pairs[0][0]
+    text = before + question.pairs[0][0]
+    prompt: str | list[int] = text
     if generator.context_length is not None:
         # What does not fit is cut at the start, as of contexts whose endings are scored.
         most = max(1, generator.context_length - max_new_tokens)
-        ids = generator.model.tokenizer.encode(prompt)
-        prompt = ids[-most:] if len(ids) > most else prompt
+        ids = generator.model.tokenizer.encode(text)
+        prompt = ids[-most:] if len(ids) > most else text
     # Reasoning has lines; the next question would begin after an empty one.
     stop = [_BETWEEN] if question.reasoning else ["\n"]
     text = generator.generate([prompt], max_new_tokens=max_new_tokens, stop=stop)[0].text.strip()

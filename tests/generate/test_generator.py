@@ -144,6 +144,7 @@ def test_processors_equal_those_of_transformers() -> None:
         ({"eos_token_id": "x"}, "'x' in eos_token_id"),
         ({"eos_token_id": [10**6]}, "1000000 in eos_token_id"),
         ({"bad_words": [5]}, "5 in bad_words"),
+        ({"num_beams": 2, "force_words": [["a", 5]]}, "5 in force_words"),
         ({"dola_layers": [1], "guidance_scale": 1.5}, "dola_layers excludes"),
         ({"dola_layers": [1], "prompt_lookup_num_tokens": 2}, "dola_layers excludes"),
         ({"guidance_scale": 1.5, "penalty_alpha": 0.5, "top_k": 4}, "guidance_scale excludes"),

@@ -151,6 +151,13 @@ class GenerationOptions:
             )
         if not 0 <= self.penalty_alpha <= 1:
             raise ConfigError(f"penalty_alpha is {self.penalty_alpha}", hint="it is from 0 to 1")
+        self._read_lists()
+        _ = self.sampling
+        self._check_combinations()
+        self._check_strategies()
+
+    def _read_lists(self) -> None:
+        """Store texts, words and ids as tuples."""
         for name in ("stop", "bad_words"):
             texts = getattr(self, name)
             texts = (texts,) if isinstance(texts, str) else tuple(texts)
@@ -169,14 +176,14 @@ class GenerationOptions:
         object.__setattr__(self, "force_words", alternatives)
         if any(not forms or "" in forms for forms in alternatives):
             raise ConfigError("an empty text in force_words", hint="remove it")
+        if wrong := [one for forms in alternatives for one in forms if not isinstance(one, str)]:
+            raise ConfigError(f"{wrong[0]!r} in force_words", hint="give texts")
         for name in ("stop", "bad_words"):
             if "" in getattr(self, name):
                 raise ConfigError(f"an empty text in {name}", hint="remove it")
-        _ = self.sampling
-        self._check_combinations()
 
     def _check_combinations(self) -> None:
-        for wrong, message, hint in (
+        _refuse(
             (
                 self.min_new_tokens > self.max_new_tokens,
                 f"at least {self.min_new_tokens} and at most {self.max_new_tokens} new tokens",
@@ -208,6 +215,35 @@ class GenerationOptions:
                 "set do_sample=True",
             ),
             (
+                self.num_beams > 1 and self.top_logprobs > 0,
+                "top_logprobs are not kept of beams",
+                "set num_beams=1",
+            ),
+            (
+                self.num_beams == 1 and bool(self.force_words),
+                "force_words needs beam search",
+                "set num_beams, such as 4",
+            ),
+            (
+                self.num_beams == 1 and self.coverage_penalty > 0,
+                "coverage_penalty needs beam search",
+                "set num_beams, such as 4",
+            ),
+            (
+                any(set(forms) <= {*self.bad_words, *self.stop} for forms in self.force_words),
+                "a text is in force_words, and in bad_words or stop",
+                "remove it from one of them",
+            ),
+            (
+                set(self.bad_words) & set(self.stop) != set(),
+                "a text is in bad_words and in stop",
+                "remove it from one of them",
+            ),
+        )
+
+    def _check_strategies(self) -> None:
+        _refuse(
+            (
                 self.penalty_alpha > 0 and (self.num_beams > 1 or self.do_sample or self.top_k < 1),
                 "contrastive search needs top_k, and neither beams nor do_sample",
                 "set penalty_alpha=0.6, top_k=4",
@@ -237,34 +273,7 @@ class GenerationOptions:
                 "mirostat follows the tokens that were drawn, and guesses from the prompt are not",
                 "set one of them",
             ),
-            (
-                self.num_beams > 1 and self.top_logprobs > 0,
-                "top_logprobs are not kept of beams",
-                "set num_beams=1",
-            ),
-            (
-                self.num_beams == 1 and bool(self.force_words),
-                "force_words needs beam search",
-                "set num_beams, such as 4",
-            ),
-            (
-                self.num_beams == 1 and self.coverage_penalty > 0,
-                "coverage_penalty needs beam search",
-                "set num_beams, such as 4",
-            ),
-            (
-                any(set(forms) <= {*self.bad_words, *self.stop} for forms in self.force_words),
-                "a text is in force_words, and in bad_words or stop",
-                "remove it from one of them",
-            ),
-            (
-                set(self.bad_words) & set(self.stop) != set(),
-                "a text is in bad_words and in stop",
-                "remove it from one of them",
-            ),
-        ):
-            if wrong:
-                raise ConfigError(message, hint=hint)
+        )
 
     @property
     def writes_alone(self) -> bool:
@@ -277,7 +286,7 @@ class GenerationOptions:
         Raises:
             ConfigError: They contradict each other.
         """
-        for wrong, message, hint in (
+        _refuse(
             (
                 negative_prompts and self.guidance_scale == 1,
                 "negative_prompts have no effect without guidance_scale",
@@ -308,9 +317,7 @@ class GenerationOptions:
                 "mirostat follows the tokens that were drawn, and those of an assistant are not",
                 "choose one of them",
             ),
-        ):
-            if wrong:
-                raise ConfigError(message, hint=hint)
+        )
 
     @property
     def _sampling_is_set(self) -> bool:
@@ -322,6 +329,13 @@ class GenerationOptions:
     def sampling(self) -> Sampling:
         """From which tokens one is drawn."""
         return Sampling(**{name: getattr(self, name) for name in _SAMPLING})
+
+
+def _refuse(*contradictions: tuple[bool, str, str]) -> None:
+    """Raise an error with the message and hint of the first contradiction that holds."""
+    for wrong, message, hint in contradictions:
+        if wrong:
+            raise ConfigError(message, hint=hint)
 
 
 def _is_whole(value: object) -> bool:

@@ -112,7 +112,7 @@ def prompts(folder: Path, out: Path, count: int) -> None:
 
 
 def write(path: Path, tokens: int, names: list[str], count: int) -> None:
-    """Add what transformers writes to the first prompts."""
+    """Add what transformers writes to the first prompts; what is there already is kept."""
     import transformers
 
     record = json.loads(path.read_text())
@@ -126,15 +126,13 @@ def write(path: Path, tokens: int, names: list[str], count: int) -> None:
         if name.startswith("words"):
             forms = record["forms"]
             given["force_words_ids"] = [forms] if "either form" in name else forms[-1:]
+        texts = record.setdefault(name, [])
         with ExitStack() as stack:
             for change in CHANGES[name]:
                 stack.enter_context(change(model))
-            texts = [
-                _text(model, ids, record["ends"], tokens, given)
-                for ids in record["prompts"][:count]
-            ]
-        record[name] = texts
-        path.write_text(json.dumps(record))
+            for ids in record["prompts"][len(texts) : count]:
+                texts.append(_text(model, ids, record["ends"], tokens, given))
+                path.write_text(json.dumps(record))
         print(f"{name}: {len(texts)} texts", flush=True)
 
 

@@ -44,8 +44,10 @@ def ours(path: Path, limit: int | None) -> tuple[list[list[float]], dict[str, fl
         return [json.loads(line)["loglikelihood"] for line in lines], metrics
 
 
-def theirs(path: Path, limit: int | None) -> tuple[list[list[float]], dict[str, float]]:
-    """Return the same of lm-evaluation-harness."""
+def theirs(
+    path: Path, limit: int | None, cache: Path
+) -> tuple[list[list[float]], dict[str, float]]:
+    """Return the same of lm-evaluation-harness, which goes on with what the cache holds."""
     import lm_eval
     import transformers
     from lm_eval.models.huggingface import HFLM
@@ -62,6 +64,7 @@ def theirs(path: Path, limit: int | None) -> tuple[list[list[float]], dict[str, 
         tasks=[_task(path)],
         limit=limit,
         bootstrap_iters=0,
+        use_cache=str(cache),
         log_samples=True,
     )
     (samples,) = found["samples"].values()
@@ -91,11 +94,11 @@ def _task(path: Path) -> dict[str, Any]:
 
 def keep(part: str, path: Path, out: Path, limit: int | None) -> None:
     """Write what one side finds."""
+    out.mkdir(exist_ok=True)
     start = time.perf_counter()
-    values, metrics = (ours if part == "ours" else theirs)(path, limit)
+    values, metrics = ours(path, limit) if part == "ours" else theirs(path, limit, out / "cache")
     seconds = time.perf_counter() - start
     record = {"values": values, "metrics": {k: metrics[k] for k in metrics if k in _NAMES}}
-    out.mkdir(exist_ok=True)
     _file(out, part, path).write_text(json.dumps(record | {"seconds": seconds}))
     print(f"{path.name}, {part}: {len(values)} questions, {seconds:.0f} s", flush=True)
 

@@ -6,8 +6,9 @@
 
 Contrastive search, DoLa, diverse beams, and beams with a word that must occur. The middle command
 runs in an environment of its own (`pip install torch transformers==4.55.4 gguf accelerate`). FOLDER
-holds `harness/lambada_openai.jsonl.gz`; each prompt is 4 to 23 words of a passage. Prompts are
-written one at a time: 4.55.4 chooses DoLa's layer for a whole batch, and we for each text.
+holds `harness/lambada_openai.jsonl.gz`; each prompt is 4 to 23 words of a passage. transformers
+writes one prompt at a time, since it chooses DoLa's layer for a whole batch, and we for each text.
+Where texts differ, one thing at a time is changed in transformers (`CHANGES`) or in ours.
 """
 
 from __future__ import annotations
@@ -73,6 +74,18 @@ def _pushed(model: Any) -> Iterator[None]:
         return whole(scorer, *args, push_progress=True)
 
     with mock.patch.object(Scorer, "step_sentence_constraint", pushed):
+        yield
+
+
+@contextmanager
+def _not_pushed() -> Iterator[None]:
+    """Let ours continue beams by the tokens of the words they lack alone, as transformers does."""
+    from idiolect.generate.required_words import RequiredWords
+
+    def proposed(self: Any, ids: Any, sums: Any) -> set[int]:
+        return set(self.progress(ids).tokens)
+
+    with mock.patch.object(RequiredWords, "proposed", proposed):
         yield
 
 
@@ -164,15 +177,14 @@ def compare(path: Path, tokens: int, names: list[str], count: int) -> None:
         if not variants:
             continue
         given = options | ({"force_words": [WORD.strip()]} if strategy.startswith("words") else {})
-        written = max(len(record[name]) for name in variants)
-        found = generator.generate(
-            record["prompts"][: min(count, written)],
-            max_new_tokens=tokens,
-            eos_token_id=record["ends"],
-            batch_size=1,
-            **given,
-        )
-        ours = [[t for t in one.ids if t not in record["ends"]] for one in found]
+        rows = record["prompts"][: min(count, max(len(record[name]) for name in variants))]
+        given |= {"max_new_tokens": tokens, "eos_token_id": record["ends"], "batch_size": 48}
+
+        def ours_now(rows: list[list[int]] = rows, given: dict[str, Any] = given) -> Any:
+            found = generator.generate(rows, **given)
+            return [[t for t in one.ids if t not in record["ends"]] for one in found]
+
+        ours = ours_now()
         for name in variants:
             pairs = list(zip(ours, record[name], strict=False))
             equal = sum(own == their for own, their in pairs)
@@ -182,6 +194,12 @@ def compare(path: Path, tokens: int, names: list[str], count: int) -> None:
             )
             if strategy.startswith("words"):
                 _compare_scores(generator, record, pairs, tokens)
+                with _not_pushed():
+                    changed = list(zip(ours_now(), record[name], strict=False))
+                equal = sum(own == their for own, their in changed)
+                print(
+                    f"  without the likeliest token of each beam, {equal} of {len(changed)} equal"
+                )
             for number, (own, their) in enumerate(pairs):
                 if own != their and "," not in name:
                     print(f"  prompt {number}: {own} and {their}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 import transformers
 
 from idiolect.errors import CheckpointError, ConfigError, InputError
-from idiolect.generate.chat_template import render_chat
+from idiolect.generate.chat_template import find_chat_template, render_chat
 from idiolect.generate.generator import Generator
 from idiolect.generate.logits_processors import BadWords, NoRepeatNgram, Penalties, WrittenRow
 from idiolect.generate.speculative import _accept_or_draw
@@ -35,6 +36,9 @@ def generator() -> Generator:
         {"do_sample": True, "mirostat_tau": 3.0},
         {"repetition_penalty": 1.3, "no_repeat_ngram_size": 2},
         {"guidance_scale": 1.5},
+        {"dola_layers": [0, 1]},
+        {"dola_layers": [0, 1], "num_beams": 2},
+        {"penalty_alpha": 0.6, "top_k": 4},
     ],
     ids=str,
 )
@@ -131,12 +135,32 @@ def test_processors_equal_those_of_transformers() -> None:
         ({"num_return_sequences": 3, "num_beams": 2}, "3 sequences of 2 beams"),
         ({"stop": "a", "bad_words": ["a"]}, "in bad_words and in stop"),
         ({"max_new_tokens": -1}, "max_new_tokens is -1"),
+        ({"seed": -1}, "seed is -1"),
+        ({"do_sample": "no"}, "do_sample is 'no'"),
+        ({"num_beams": 2, "early_stopping": "soon"}, "early_stopping is 'soon'"),
+        ({"num_beams": 2, "top_logprobs": 2}, "not kept of beams"),
+        ({"do_sample": True, "mirostat_tau": float("nan")}, "mirostat_tau is nan"),
+        ({"penalty_alpha": 0.5, "top_k": 2.5}, "top_k is 2.5"),
+        ({"eos_token_id": "x"}, "'x' in eos_token_id"),
+        ({"eos_token_id": [10**6]}, "1000000 in eos_token_id"),
+        ({"bad_words": [5]}, "5 in bad_words"),
+        ({"num_beams": 2, "force_words": [["a", 5]]}, "5 in force_words"),
+        ({"dola_layers": [1], "guidance_scale": 1.5}, "dola_layers excludes"),
+        ({"dola_layers": [1], "prompt_lookup_num_tokens": 2}, "dola_layers excludes"),
+        ({"guidance_scale": 1.5, "penalty_alpha": 0.5, "top_k": 4}, "guidance_scale excludes"),
+        ({"negative_prompts": "w1"}, "no effect without guidance_scale"),
+        ({"amateur": "other", "guidance_scale": 1.5}, "an amateur excludes guidance_scale"),
+        ({"amateur": "other", "assistant": "other"}, "an amateur excludes contrastive"),
+        ({"assistant": "other", "num_beams": 2}, "an assistant excludes beams"),
+        ({"assistant": "other", "dola_layers": [1]}, "an assistant excludes guidance_scale"),
+        ({"batch_size": 2.5}, "batch_size is 2.5"),
     ],
     ids=str,
 )
 def test_contradictions_are_errors(generator: Generator, options: Any, message: str) -> None:
+    given = {k: generator.model if value == "other" else value for k, value in options.items()}
     with pytest.raises(ConfigError, match=message):
-        generator.generate("w1", **options)
+        generator.generate("w1", **given)
 
 
 def test_prompts_beyond_the_context_are_named(generator: Generator) -> None:
@@ -155,6 +179,8 @@ def test_prompts_beyond_the_context_are_named(generator: Generator) -> None:
         (["a", [5, 2.5]], "prompt 1 is neither"),
         ([[5, 10**6]], "prompt 0 has the id 1000000"),
         ([[-1]], "prompt 0 has the id -1"),
+        ([b"w1"], "prompt 0 is neither"),
+        (None, "the prompts are None"),
     ],
 )
 def test_prompts_that_are_no_ids_are_named(
@@ -168,9 +194,40 @@ def test_contrastive_search_and_layer_contrast_run(generator: Generator) -> None
     plain = generator.generate(PROMPTS[:2], max_new_tokens=6)
     certain = generator.generate(PROMPTS[:2], max_new_tokens=6, penalty_alpha=1e-9, top_k=4)
     assert [one.ids for one in certain] == [one.ids for one in plain]
+    every = generator.generate(PROMPTS[:2], max_new_tokens=6, penalty_alpha=0.6, top_k=10**6)
+    assert all(len(one.ids) == 6 for one in every)
     generator.generate(PROMPTS[:2], max_new_tokens=4, dola_layers=[0])
     with pytest.raises(ConfigError, match="no earlier layer 99"):
         generator.generate(PROMPTS[:2], dola_layers=[99])
+
+
+def test_contrastive_search_writes_nothing_that_is_forbidden(generator: Generator) -> None:
+    def permit(scores: torch.Tensor, rows: Any) -> torch.Tensor:
+        scores[:, [token for token in range(scores.shape[-1]) if token not in (5, 6)]] = -torch.inf
+        return scores
+
+    found = generator.generate(
+        PROMPTS, max_new_tokens=8, penalty_alpha=0.9, top_k=8, processors=[permit]
+    )
+    assert {token for one in found for token in one.ids} <= {5, 6}
+
+
+def test_dola_contrasts_with_the_network_that_ends_after_a_layer(generator: Generator) -> None:
+    network = generator.model.network
+    shallow = network.first_layers(1)  # the last norm and the head follow its last layer
+    found = generator.generate(PROMPTS, max_new_tokens=6, eos_token_id=[], dola_layers=[1])
+    plain = generator.generate(PROMPTS, max_new_tokens=6, eos_token_id=[])
+    assert [one.ids for one in found] != [one.ids for one in plain]
+    for prompt, one in zip(PROMPTS, found, strict=True):
+        ids = generator.model.tokenizer.encode(prompt)
+        for place, token in enumerate(one.ids):
+            read = torch.tensor([ids + one.ids[:place]])
+            with torch.no_grad():
+                last = network(read).logits[0, -1].log_softmax(-1)
+                early = shallow(read).logits[0, -1].log_softmax(-1)
+            kept = last >= last.max() + np.log(0.1)
+            scores = (last - early).masked_fill(~kept, -torch.inf)
+            assert scores[token] == pytest.approx(float(scores.max()), abs=1e-4)
 
 
 def test_a_template_cannot_leave_its_sandbox(generator: Generator) -> None:
@@ -184,8 +241,18 @@ def test_a_template_cannot_leave_its_sandbox(generator: Generator) -> None:
         "{{ messages.append(1) }}",
         "{{ 1 / 0 }}",
         "{% if %}",
+        "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+        "{{ messages[0].role|dictsort }}",
+        "{{ 'x' * 10 ** 15 }}",
     ):
         with pytest.raises(CheckpointError, match="chat template cannot be used"):
             render_chat(tokenizer, chat, template=bad)
     with pytest.raises(InputError, match="no chat template"):
         render_chat(tokenizer, chat)
+    # Published settings describe a token by a text or a dictionary, and may be damaged.
+    described = {"content": "<s>", "lstrip": False, "__type": "AddedToken"}
+    settings = {"bos_token": described, "eos_token": 5}
+    with mock.patch.object(tokenizer, "settings", settings):
+        assert render_chat(tokenizer, chat, template="{{ bos_token }}|{{ eos_token }}") == "<s>|"
+    with mock.patch.object(tokenizer, "settings", {"chat_template": ["a", {"name": "default"}]}):
+        assert find_chat_template(tokenizer) is None

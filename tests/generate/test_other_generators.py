@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from idiolect.errors import InputError
+from idiolect.errors import ConfigError, InputError
 from idiolect.generate.generator import Generator
 from idiolect.generate.token_sampling import Sampling
 from idiolect.models.language_model import LanguageModel
@@ -94,6 +94,30 @@ def test_padded_texts_equal_single_ones(generator: Generator, options: Any) -> N
     assert [one.logprob for one in few] == pytest.approx([w.logprob for w in whole], abs=1e-4)
 
 
+def test_coverage_does_not_depend_on_padding(generator: Generator) -> None:
+    options: dict[str, Any] = {"num_beams": 3, "coverage_penalty": 0.3, "max_new_tokens": 5}
+    if generator.model.network.kind == "causal":
+        with pytest.raises(ConfigError, match="this model has none"):
+            generator.generate(PROMPTS, **options)
+        return
+    whole = generator.generate(PROMPTS, batch_size=15, **options)
+    alone = generator.generate(PROMPTS, batch_size=1, **options)
+    assert [one.ids for one in alone] == [one.ids for one in whole]
+    assert [one.score for one in alone] == pytest.approx([w.score for w in whole], abs=1e-4)
+
+
 def test_guesses_need_a_cache_that_forgets(generator: Generator) -> None:
     with pytest.raises(InputError, match="cannot take back"):
         generator.generate(PROMPTS[4:], prompt_lookup_num_tokens=2, max_new_tokens=30)
+
+
+def test_contrastive_search_without_a_penalty_is_greedy_search(generator: Generator) -> None:
+    options: dict[str, Any] = {"max_new_tokens": 6, "eos_token_id": []}
+    plain = generator.generate(PROMPTS, **options)
+    certain = generator.generate(PROMPTS, penalty_alpha=1e-9, top_k=4, **options)
+    assert [one.ids for one in certain] == [one.ids for one in plain]
+
+
+def test_layers_are_contrasted_in_transformers_only(generator: Generator) -> None:
+    with pytest.raises(ConfigError, match="layers of a Transformer's decoder"):
+        generator.generate(PROMPTS, dola_layers=[0])

@@ -17,7 +17,7 @@ import jsonschema
 
 from idiolect.generate.constrained import Constraint
 
-SCHEMAS = 300
+SCHEMAS = 500
 PATTERNS = ["^[a-c]{1,4}$", "^[0-9]{3}-[0-9]{2}$", "^(yes|no)$", "x{2}"]
 
 

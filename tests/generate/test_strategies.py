@@ -9,8 +9,10 @@ import torch
 import transformers
 
 from idiolect.errors import ConfigError, InputError
+from idiolect.generate.guided_decoding import LayerContrast
 from idiolect.generate.strategies import greedy, sample
 from idiolect.generate.token_sampling import Sampling
+from idiolect.nn.transformer import Transformer
 from parity.reference import batch, make
 
 CASES = [
@@ -156,3 +158,33 @@ def test_texts_go_on_after_a_prompt_that_was_read_before(tmp_path: Path) -> None
     for row, seed in enumerate([3, 4]):
         joined = torch.cat([prompt, torch.tensor([texts[row]])], dim=1)
         assert torch.equal(found[row], sample(network, joined, max_new_tokens=6, seeds=[seed])[0])
+
+
+@torch.no_grad()
+def test_dola_contrasts_layers_of_the_decoder(tmp_path: Path) -> None:
+    network = make(tmp_path, "bart", "BartForConditionalGeneration").network
+    assert isinstance(network, Transformer)
+    assert network.decoder is not None
+    layer, norm = network.decoder.layers[0], network.decoder.final_norm or torch.nn.Identity()
+    ids, mask = batch()
+    decoding = LayerContrast(network, ids, mask, layers=[0, 1])
+    read, scores = network.start_ids(ids, mask), decoding.start()
+    states: list[torch.Tensor] = []
+    layer.register_forward_hook(lambda *args: states.extend([args[1][0], args[2]]))
+    for _ in range(4):
+        states.clear()
+        p = network(ids, mask, decoder_input_ids=read).logits[:, -1].softmax(-1)
+        early = [network.score_vocabulary(norm(state[:, -1])).softmax(-1) for state in states]
+        means = [(p + q) / 2 for q in early]
+        divergence = torch.stack(
+            [
+                (p * (p / mean).log() + q * (q / mean).log()).sum(-1)
+                for q, mean in zip(early, means, strict=True)
+            ]
+        )
+        chosen = torch.where((divergence[0] >= divergence[1])[:, None], *early)
+        expected = (p / chosen).log().masked_fill(p < 0.1 * p.amax(-1, keepdim=True), -torch.inf)
+        assert torch.allclose(scores, expected, atol=1e-3)
+        tokens = scores.argmax(-1)
+        states.clear()
+        read, scores = torch.cat([read, tokens[:, None]], 1), decoding.step(tokens)

@@ -251,6 +251,23 @@ def test_the_source_is_read_from_its_end() -> None:
 
 
 @torch.inference_mode()
+def test_weights_are_in_the_order_of_a_source_that_is_padded_on_the_left() -> None:
+    made = network(attention="dot")
+    source, mask, target = batch()
+    right = made(source, mask, decoder_input_ids=target).attentions
+    cache, left = made.new_cache(), torch.zeros_like(source)
+    lengths = mask.sum(1).tolist()
+    for row, length in enumerate(lengths):
+        left[row, source.shape[1] - length :] = source[row, :length]
+    for place in range(target.shape[1]):
+        step = target[:, place : place + 1]
+        found = made(left, mask.flip(1), decoder_input_ids=step, cache=cache).attentions
+        for row, length in enumerate(lengths):
+            torch.testing.assert_close(found[row, 0, -length:], right[row, place, :length])
+            assert not found[row, 0, : source.shape[1] - length].any()
+
+
+@torch.inference_mode()
 def test_copies_are_mixed_with_predictions() -> None:
     made = network(**KINDS["pointer"])
     source, mask, target = batch()

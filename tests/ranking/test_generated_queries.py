@@ -233,3 +233,12 @@ def test_smollm2_writes_queries(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert made.pairs == len(rows) >= 3
     assert {row["document"] for row in rows} <= set(texts)
+
+
+def test_a_tokenizer_without_padding_pads_with_any_id(
+    model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, texts = QueryWriter(model, max_new_tokens=4), ["w1 w2 w3", "w4"]
+    found = writer.write(texts, [0, 1], 2)
+    monkeypatch.setitem(vars(model.tokenizer), "batch_pad_token_id", None)
+    assert writer.write(texts, [0, 1], 2) == found

@@ -15,12 +15,19 @@ from idiolect.text.tokenizers.tokenizer import Tokenizer
 
 __all__ = ["find_chat_template", "render_chat"]
 
+_ERRORS = (
+    *(ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError),
+    ValueError,
+)
+"""What the expressions and filters of a template raise."""
+
 
 def find_chat_template(tokenizer: Tokenizer) -> str | None:
     """Return the chat template of a model's tokenizer, or None if it has none."""
     template = tokenizer.settings.get("chat_template")
     if isinstance(template, list):
-        named = {entry.get("name"): entry.get("template") for entry in template}
+        entries = [entry for entry in template if isinstance(entry, dict)]
+        named = {entry.get("name"): entry.get("template") for entry in entries}
         template = named.get("default")
     return template if isinstance(template, str) else None
 
@@ -63,14 +70,21 @@ def render_chat(
     environment.globals["raise_exception"] = fail
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
     names = {
-        name: tokenizer.settings.get(name) or "" for name in ("bos_token", "eos_token", "unk_token")
+        name: _content(tokenizer.settings.get(name))
+        for name in ("bos_token", "eos_token", "unk_token")
     }
     try:
         return environment.from_string(template).render(
             messages=messages, add_generation_prompt=add_generation_prompt, **names
         )
-    except (TemplateError, ArithmeticError, LookupError, OverflowError, TypeError, ValueError) as e:
+    except (TemplateError, *_ERRORS) as e:
         raise CheckpointError(
-            f"the model's chat template cannot be used: {e}",
+            f"the model's chat template cannot be used: {e or type(e).__name__}",
             hint="choose a model without one, or with another",
         ) from e
+
+
+def _content(token: Any) -> str:
+    """Return the text of a special token, which some settings describe by a dictionary."""
+    text = token.get("content") if isinstance(token, dict) else token
+    return text if isinstance(text, str) else ""

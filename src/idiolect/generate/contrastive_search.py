@@ -34,13 +34,16 @@ def contrastive_search(
     scores = decoding.start()[0]
     context = F.normalize(decoding.hidden_states[0], dim=-1)
     while True:
-        shares, candidates = process(scores, ids).softmax(-1).topk(options.top_k)
+        count = min(options.top_k, len(scores))
+        shares, candidates = process(scores, ids).softmax(-1).topk(count)
+        # What processors forbid is no candidate, however unlike the text it is.
+        shares, candidates = shares[shares > 0], candidates[shares > 0]
         decoding.select(torch.zeros(len(candidates), dtype=torch.long, device=scores.device))
         states = decoding.read(candidates[:, None])[:, 0]
         similar = (F.normalize(states, dim=-1) @ context.T).amax(-1)
         best = int(((1 - alpha) * shares - alpha * similar).argmax())
         yield scores.log_softmax(-1), int(candidates[best])
         ids.append(int(candidates[best]))
-        decoding.select(torch.tensor([best], device=scores.device))
         context = torch.cat([context, F.normalize(states[best : best + 1], dim=-1)])
-        scores = decoding.score(states[best])
+        scores = decoding.score_row(best)
+        decoding.select(torch.tensor([best], device=scores.device))

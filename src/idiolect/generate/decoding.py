@@ -99,6 +99,13 @@ class Decoding:
         return self.network.score_vocabulary(hidden_states).float()
 
     @torch.inference_mode()
+    def score_row(self, row: int) -> Tensor:
+        """Score the next token of one row, which must have been read. Shape: (vocabulary,)."""
+        if self._logits is not None:
+            return self._logits[row, -1].float()
+        return self.score(self.hidden_states[row, -1])
+
+    @torch.inference_mode()
     def select(self, rows: Tensor) -> None:
         """Keep the given rows, in the given order. Shape: (n,)."""
         self.cache.select(rows)

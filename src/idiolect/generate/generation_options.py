@@ -125,15 +125,23 @@ class GenerationOptions:
             ("no_repeat_ngram_size", 0),
             ("prompt_lookup_num_tokens", 0),
             ("num_assistant_tokens", 1),
+            ("top_k", 0),
+            ("seed", 0),
         ):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < low:
+            if not _is_whole(value) or value < low:
                 raise ConfigError(f"{name} is {value!r}", hint=f"it is a whole number from {low}")
-        if not 0 <= self.coverage_penalty < math.inf:
+        if not isinstance(self.do_sample, bool):
+            raise ConfigError(f"do_sample is {self.do_sample!r}", hint="it is True or False")
+        if not (isinstance(self.early_stopping, bool) or self.early_stopping == "never"):
             raise ConfigError(
-                f"coverage_penalty is {self.coverage_penalty}",
-                hint="it is at least 0; usual is 0.2",
+                f"early_stopping is {self.early_stopping!r}", hint='it is True, False or "never"'
             )
+        for name in ("coverage_penalty", "diversity_penalty", "mirostat_tau", "mirostat_eta"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)}", hint="it is a finite number from 0"
+                )
         for name in ("length_penalty", "presence_penalty", "frequency_penalty", "guidance_scale"):
             if not math.isfinite(getattr(self, name)):
                 raise ConfigError(f"{name} is {getattr(self, name)}", hint="pass a finite number")
@@ -143,23 +151,39 @@ class GenerationOptions:
             )
         if not 0 <= self.penalty_alpha <= 1:
             raise ConfigError(f"penalty_alpha is {self.penalty_alpha}", hint="it is from 0 to 1")
-        if isinstance(self.stop, str):
-            object.__setattr__(self, "stop", (self.stop,))
-        if isinstance(self.bad_words, str):
-            object.__setattr__(self, "bad_words", (self.bad_words,))
+        self._read_lists()
+        _ = self.sampling
+        self._check_combinations()
+        self._check_strategies()
+
+    def _read_lists(self) -> None:
+        """Store texts, words and ids as tuples."""
+        for name in ("stop", "bad_words"):
+            texts = getattr(self, name)
+            texts = (texts,) if isinstance(texts, str) else tuple(texts)
+            if wrong := [text for text in texts if not isinstance(text, str)]:
+                raise ConfigError(f"{wrong[0]!r} in {name}", hint="give texts")
+            object.__setattr__(self, name, texts)
+        for name in ("eos_token_id", "dola_layers"):
+            numbers = getattr(self, name)
+            numbers = (numbers,) if isinstance(numbers, int) else tuple(numbers or ())
+            if wrong := [one for one in numbers if not _is_whole(one) or one < 0]:
+                raise ConfigError(f"{wrong[0]!r} in {name}", hint="give whole numbers from 0")
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, numbers)
         words = [self.force_words] if isinstance(self.force_words, str) else self.force_words
         alternatives = tuple((word,) if isinstance(word, str) else tuple(word) for word in words)
         object.__setattr__(self, "force_words", alternatives)
         if any(not forms or "" in forms for forms in alternatives):
             raise ConfigError("an empty text in force_words", hint="remove it")
+        if wrong := [one for forms in alternatives for one in forms if not isinstance(one, str)]:
+            raise ConfigError(f"{wrong[0]!r} in force_words", hint="give texts")
         for name in ("stop", "bad_words"):
             if "" in getattr(self, name):
                 raise ConfigError(f"an empty text in {name}", hint="remove it")
-        _ = self.sampling
-        self._check_combinations()
 
     def _check_combinations(self) -> None:
-        for wrong, message, hint in (
+        _refuse(
             (
                 self.min_new_tokens > self.max_new_tokens,
                 f"at least {self.min_new_tokens} and at most {self.max_new_tokens} new tokens",
@@ -191,13 +215,8 @@ class GenerationOptions:
                 "set do_sample=True",
             ),
             (
-                self.penalty_alpha > 0 and (self.num_beams > 1 or self.do_sample or self.top_k < 1),
-                "contrastive search needs top_k, and neither beams nor do_sample",
-                "set penalty_alpha=0.6, top_k=4",
-            ),
-            (
-                self.prompt_lookup_num_tokens > 0 and self.num_beams > 1,
-                "guesses from the prompt and beams exclude each other",
+                self.num_beams > 1 and self.top_logprobs > 0,
+                "top_logprobs are not kept of beams",
                 "set num_beams=1",
             ),
             (
@@ -220,9 +239,85 @@ class GenerationOptions:
                 "a text is in bad_words and in stop",
                 "remove it from one of them",
             ),
-        ):
-            if wrong:
-                raise ConfigError(message, hint=hint)
+        )
+
+    def _check_strategies(self) -> None:
+        _refuse(
+            (
+                self.penalty_alpha > 0 and (self.num_beams > 1 or self.do_sample or self.top_k < 1),
+                "contrastive search needs top_k, and neither beams nor do_sample",
+                "set penalty_alpha=0.6, top_k=4",
+            ),
+            (
+                self.prompt_lookup_num_tokens > 0 and self.num_beams > 1,
+                "guesses from the prompt and beams exclude each other",
+                "set num_beams=1",
+            ),
+            (
+                self.prompt_lookup_num_tokens > 0 and self.penalty_alpha > 0,
+                "guesses from the prompt and contrastive search exclude each other",
+                "set one of them",
+            ),
+            (
+                bool(self.dola_layers) and (self.guidance_scale != 1 or self.writes_alone),
+                "dola_layers excludes guidance_scale, contrastive search and guesses",
+                "set one of them",
+            ),
+            (
+                self.guidance_scale != 1 and self.writes_alone,
+                "guidance_scale excludes contrastive search and guesses",
+                "set one of them",
+            ),
+            (
+                self.prompt_lookup_num_tokens > 0 and self.mirostat_tau > 0,
+                "mirostat follows the tokens that were drawn, and guesses from the prompt are not",
+                "set one of them",
+            ),
+        )
+
+    @property
+    def writes_alone(self) -> bool:
+        """Whether the strategy writes one text at a time."""
+        return self.penalty_alpha > 0 or self.prompt_lookup_num_tokens > 0
+
+    def check_models(self, *, amateur: bool, assistant: bool, negative_prompts: bool) -> None:
+        """Check the options against the other models and texts that are given.
+
+        Raises:
+            ConfigError: They contradict each other.
+        """
+        _refuse(
+            (
+                negative_prompts and self.guidance_scale == 1,
+                "negative_prompts have no effect without guidance_scale",
+                "set guidance_scale=1.5",
+            ),
+            (
+                amateur and (self.guidance_scale != 1 or bool(self.dola_layers)),
+                "an amateur excludes guidance_scale and dola_layers",
+                "choose one of them",
+            ),
+            (
+                amateur and (self.writes_alone or assistant),
+                "an amateur excludes contrastive search, guesses from the prompt and an assistant",
+                "choose one of them",
+            ),
+            (
+                assistant and (self.num_beams > 1 or self.writes_alone),
+                "an assistant excludes beams, contrastive search and guesses from the prompt",
+                "choose one of them",
+            ),
+            (
+                assistant and (self.guidance_scale != 1 or bool(self.dola_layers)),
+                "an assistant excludes guidance_scale and dola_layers",
+                "choose one of them",
+            ),
+            (
+                assistant and self.mirostat_tau > 0,
+                "mirostat follows the tokens that were drawn, and those of an assistant are not",
+                "choose one of them",
+            ),
+        )
 
     @property
     def _sampling_is_set(self) -> bool:
@@ -234,3 +329,14 @@ class GenerationOptions:
     def sampling(self) -> Sampling:
         """From which tokens one is drawn."""
         return Sampling(**{name: getattr(self, name) for name in _SAMPLING})
+
+
+def _refuse(*contradictions: tuple[bool, str, str]) -> None:
+    """Raise an error with the message and hint of the first contradiction that holds."""
+    for wrong, message, hint in contradictions:
+        if wrong:
+            raise ConfigError(message, hint=hint)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

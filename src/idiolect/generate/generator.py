@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -145,10 +145,11 @@ class Generator:
             InputError: A prompt that is empty or does not fit into the model's context.
         """
         chosen = GenerationOptions.of(options)
-        if batch_size < 1:
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}", hint="it is a whole number from 1")
-        rows = self._rows(prompts, chosen)
         helpers = _Helpers(amateur, assistant, negative_prompts)
+        helpers.check(chosen)
+        rows = self._rows(prompts, chosen)
         changes = [*option_processors(self.model, chosen, self._stops(chosen)), *processors]
         changes += [] if constraint is None else [constraint]
         if not chosen.max_new_tokens:
@@ -176,6 +177,7 @@ class Generator:
         if chosen.num_beams > 1 or chosen.num_return_sequences > 1:
             raise ConfigError("only one text can be streamed", hint="use generate")
         helpers = _Helpers(*(extra.get(name) for name in names[2:]))
+        helpers.check(chosen)
         changes = [
             *option_processors(self.model, chosen, self._stops(chosen)),
             *extra.get("processors", ()),
@@ -223,7 +225,7 @@ class Generator:
     ) -> Iterator[tuple[TextRow, str]]:
         """Write all rows; yield each row as it grows, with the text that became certain."""
         ends = self._stops(options)
-        if options.penalty_alpha or options.prompt_lookup_num_tokens or helpers.assistant:
+        if options.writes_alone or helpers.assistant:
             for row in rows:
                 for logs, token in self._alone(row, options, processors, helpers):
                     yield row, row.take(logs, token, ends, options.top_logprobs)
@@ -352,6 +354,8 @@ class Generator:
     def _rows(
         self, prompts: str | Sequence[str | Sequence[int]], options: GenerationOptions
     ) -> list[TextRow]:
+        if not isinstance(prompts, Iterable):
+            raise InputError(f"the prompts are {prompts!r}", hint="give a list of texts")
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         encoder_decoder = self.model.network.kind == "encoder-decoder"
         rows: list[TextRow] = []
@@ -384,7 +388,14 @@ class Generator:
         ends = options.eos_token_id
         if ends is None:
             return self.eos_token_id
-        return (ends,) if isinstance(ends, int) else tuple(ends)
+        ends = (ends,) if isinstance(ends, int) else tuple(ends)
+        size = self.model.network.config.vocab_size
+        if wrong := [token for token in ends if token >= size]:
+            raise ConfigError(
+                f"{wrong[0]} in eos_token_id, and the model's ids are 0 to {size - 1}",
+                hint="choose one of them",
+            )
+        return ends
 
     def _check_vocabulary(self, other: LanguageModel) -> None:
         if other.tokenizer.engine.get_vocab() != self.model.tokenizer.engine.get_vocab():
@@ -404,3 +415,11 @@ class _Helpers:
     amateur: LanguageModel | None = None
     assistant: LanguageModel | None = None
     negative_prompts: str | Sequence[str] | None = None
+
+    def check(self, options: GenerationOptions) -> None:
+        """Check that options and helpers do not contradict each other."""
+        options.check_models(
+            amateur=self.amateur is not None,
+            assistant=self.assistant is not None,
+            negative_prompts=self.negative_prompts is not None,
+        )

@@ -13,6 +13,7 @@ from torch import Tensor
 from idiolect.errors import ConfigError
 from idiolect.generate.decoding import Decoding
 from idiolect.nn.network import Network
+from idiolect.nn.transformer import Transformer
 
 __all__ = [
     "ContrastingDecoding",
@@ -87,23 +88,31 @@ class ContrastingDecoding(_PairedDecoding):
 class LayerContrast(Decoding):
     """DoLa: contrast the last layer with the earlier layer that differs most from it.
 
-    The difference is the Jensen-Shannon divergence, for each row of its own.
+    The difference is the Jensen-Shannon divergence, for each row of its own. An early state is
+    scored as a last one: by the norm that follows the last layer, and the head. (The authors' code
+    omits the norm, and computes another divergence; see docs/generation.md.)
 
     Args:
-        network: The network.
+        network: A Transformer.
         input_ids: As in `Decoding`.
         attention_mask: As in `Decoding`.
-        layers: The earlier layers, counted from 1; 0 is the embedding.
+        layers: The earlier layers of the decoder, counted from 1; 0 is the embedding.
 
     Raises:
-        ConfigError: There is no such layer.
+        ConfigError: There is no such layer, or the network is no Transformer.
     """
 
     def __init__(
         self, network: Network, input_ids: Tensor, attention_mask: Tensor, *, layers: Sequence[int]
     ) -> None:
         super().__init__(network, input_ids, attention_mask)
-        count = len(network.blocks)
+        if not isinstance(network, Transformer) or network.decoder is None:
+            raise ConfigError(
+                "dola_layers contrasts layers of a Transformer's decoder, which this model lacks",
+                hint="omit it",
+            )
+        self._decoder = network.decoder
+        count = len(self._decoder.layers)
         if wrong := [layer for layer in layers if not 0 <= layer < count]:
             raise ConfigError(
                 f"there is no earlier layer {wrong[0]}", hint=f"choose from 0 to {count - 1}"
@@ -119,7 +128,7 @@ class LayerContrast(Decoding):
 
             return hook
 
-        blocks = self.network.blocks
+        blocks = self._decoder.layers
         handles = [
             blocks[layer - 1].register_forward_hook(keep(layer))
             if layer
@@ -131,7 +140,11 @@ class LayerContrast(Decoding):
         finally:
             for handle in handles:
                 handle.remove()
-        self._early = torch.stack([states[layer] for layer in self.layers])
+        early, norm = (
+            torch.stack([states[layer] for layer in self.layers]),
+            self._decoder.final_norm,
+        )
+        self._early = early if norm is None else norm(early)
         return hidden
 
     def score(self, hidden_states: Tensor) -> Tensor:

@@ -95,6 +95,8 @@ def room_for(
 
 def _integers(prompt: object, number: int) -> list[int]:
     try:
+        if isinstance(prompt, bytes | bytearray):  # iterates over numbers, which are no token ids
+            raise TypeError
         return [operator.index(token) for token in prompt]  # type: ignore[attr-defined]
     except TypeError as error:
         raise InputError(

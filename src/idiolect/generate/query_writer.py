@@ -139,7 +139,7 @@ class QueryWriter:
         device = self.model.network.device
         rows, size = self.read(texts), len(self._before)
         longest = max(map(len, rows))
-        padding = self.model.tokenizer.batch_pad_token_id
+        padding = self.model.tokenizer.batch_pad_token_id or 0
         ids = torch.tensor([[padding] * (longest - len(row)) + row for row in rows], device=device)
         mask = torch.tensor(
             [[1] * size + [0] * (longest - len(row)) + [1] * len(row) for row in rows],

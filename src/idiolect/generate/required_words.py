@@ -64,6 +64,13 @@ class RequiredWords:
         tokens = tuple(dict.fromkeys(form[begun] for form in every))
         return _Progress(bank, not missing, tokens)
 
+    def proposed(self, ids: Sequence[int], sums: Tensor) -> set[int]:
+        """Return tokens to continue a beam with: those of the words it lacks, and its likeliest.
+
+        The likeliest one, so that a beam with all its words is not lost. Shape: (vocabulary,).
+        """
+        return {*self.progress(ids).tokens, *sums.topk(1).indices.tolist()}
+
     def choose(
         self,
         beams: Sequence[Sequence[int] | None],
@@ -90,9 +97,7 @@ class RequiredWords:
         for parent, ids in enumerate(beams):
             if ids is None:
                 continue
-            # The likeliest token of each beam, so that one with all its words is not lost.
-            tokens = {*self.progress(ids).tokens, *sums[parent].topk(1).indices.tolist()}
-            for token in sorted(tokens):
+            for token in sorted(self.proposed(ids, sums[parent])):
                 value = float(sums[parent, token])
                 if (parent, token) not in known and value > float("-inf"):
                     one = Continuation(value, parent, token, ends([*ids, token]))

@@ -128,6 +128,29 @@ def test_examples_come_from_other_questions(generator: Generator) -> None:
         list(evaluate_questions(generator, questions, num_fewshot=4, pool=pool))
 
 
+def test_long_prompts_are_cut_at_the_start_and_white_space_is_not_doubled(
+    generator: Generator,
+) -> None:
+    most = generator.context_length
+    assert most is not None
+    question = Question((("w1 " * most + "w2\nAnswer:", "w7"),), 0, ("w7",))
+    asked: list[Any] = []
+
+    def write(prompts: list[Any], **options: Any) -> list[Any]:
+        asked.extend(prompts)
+        return whole(prompts, **options)
+
+    whole = generator.generate
+    with mock.patch.object(generator, "generate", write):
+        list(evaluate_questions(generator, [question], max_new_tokens=8))
+    ids = generator.model.tokenizer.encode(question.pairs[0][0])
+    assert asked == [ids[len(ids) - most + 8 :]]
+    answers: list[dict[str, Any]] = []
+    for ending in ("w7", " w7"):
+        list(evaluate_questions(generator, [Question((("w1", ending),), 0)], keep=answers.append))
+    assert answers[0] == answers[1]
+
+
 def test_what_pairs_share_is_read_once(generator: Generator) -> None:
     """Contexts with several endings, endings that begin others, and batches of any size."""
     pairs = [

@@ -24,6 +24,8 @@ class DecoderState:
         """What attention scores against. (batch, source, width)."""
         self.mask: Tensor | None = None
         """Which positions hold a token. (batch, source), bool."""
+        self.order: Tensor | None = None
+        """The place of each position in the given source, if padding was moved. (batch, source)."""
         self.source_ids: Tensor | None = None
         """The source, to copy from. (batch, source)."""
         self.recurrent: CellState | None = None
@@ -54,7 +56,7 @@ class DecoderState:
 
     def select(self, rows: Tensor) -> None:
         """Keep the given rows of the batch, in the given order (for beams and finished texts)."""
-        self._select(rows, ("memory", "keys", "mask", "source_ids", "fed", "coverage"))
+        self._select(rows, ("memory", "keys", "mask", "order", "source_ids", "fed", "coverage"))
 
     def select_beams(self, rows: Tensor, texts: Tensor | None = None) -> None:
         """Keep the chosen beams; see `Cache.select_beams`. Every beam has its own row."""

@@ -180,7 +180,7 @@ class Seq2Seq(Network):
             hidden_states=hidden,
             logits=logits,
             encoder_hidden_states=state.memory,
-            attentions=None if read is None else read.weights,
+            attentions=None if read is None else _moved_back(read.weights, state.order),
             choice_log_probs=None if read is None else read.choice_log_probs,
         )
 
@@ -237,7 +237,7 @@ class Seq2Seq(Network):
 
     def _begin(self, state: DecoderState, input_ids: Tensor, mask: Tensor | None) -> None:
         """Encode a source into an empty state."""
-        ids, present, _ = _right_padded(input_ids, mask)
+        ids, present, state.order = _right_padded(input_ids, mask)
         state.memory, state.recurrent = self._encode(ids, present)
         state.source_ids, state.mask = ids, present
         if self.attention is not None:
@@ -380,6 +380,13 @@ def _right_padded(ids: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Ten
         return ids, present, None
     order = (~present).long().argsort(dim=1, stable=True)
     return ids.gather(1, order), present.gather(1, order), order
+
+
+def _moved_back(weights: Tensor, order: Tensor | None) -> Tensor:
+    """Return weights over right-padded sources in the order of the given ones. (…, source)."""
+    if order is None:
+        return weights
+    return torch.zeros_like(weights).scatter(-1, order[:, None].expand_as(weights), weights)
 
 
 def _reversed(rows: Tensor, lengths: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ def evaluate_questions(
     rows: list[dict[str, float]] = []
     for number, question in enumerate(questions):
         examples = _examples(source, num_fewshot, derive_seed(seed, number), question)
-        before = "".join(f"{context} {ending}{_BETWEEN}" for context, ending in examples)
+        before = "".join(context + _apart(ending) + _BETWEEN for context, ending in examples)
         scores, answer = (
             _generate(generator, question, before, max_new_tokens)
             if question.answers
@@ -108,11 +108,16 @@ def _too_few(count: int, given: int) -> InputError:
     return InputError(f"{count} examples from {given} questions", hint="lower num_fewshot")
 
 
+def _apart(ending: str) -> str:
+    """Return an ending with white space in front, if it has none."""
+    return ending if ending[0].isspace() else f" {ending}"
+
+
 def _rank(
     generator: Generator, question: Question, before: str
 ) -> tuple[dict[str, float], dict[str, Any]]:
     found = score_endings(
-        generator, [(before + context, f" {ending}") for context, ending in question.pairs]
+        generator, [(before + context, _apart(ending)) for context, ending in question.pairs]
     )
     totals = np.array([one.total for one in found])
     answer: dict[str, Any] = {"loglikelihood": totals.tolist()}
@@ -131,7 +136,13 @@ def _rank(
 def _generate(
     generator: Generator, question: Question, before: str, max_new_tokens: int
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    prompt = before + question.pairs[0][0]
+    text = before + question.pairs[0][0]
+    prompt: str | list[int] = text
+    if generator.context_length is not None:
+        # What does not fit is cut at the start, as of contexts whose endings are scored.
+        most = max(1, generator.context_length - max_new_tokens)
+        ids = generator.model.tokenizer.encode(text)
+        prompt = ids[-most:] if len(ids) > most else text
     # Reasoning has lines; the next question would begin after an empty one.
     stop = [_BETWEEN] if question.reasoning else ["\n"]
     text = generator.generate([prompt], max_new_tokens=max_new_tokens, stop=stop)[0].text.strip()

@@ -114,6 +114,8 @@ class Int8Matrix(QuantizedMatrix):
     """
 
     format = "int8"
+    codes: Tensor
+    scales: Tensor
 
     def __init__(self, matrix: Tensor) -> None:
         exact = matrix.detach().float()
@@ -122,6 +124,14 @@ class Int8Matrix(QuantizedMatrix):
         super().__init__(
             *matrix.shape, codes=codes.view(torch.uint8), scales=scales.view(torch.uint8)
         )
+
+    def stored(self) -> tuple[Tensor, Tensor]:
+        """Return the integers and their scales. Shape: (rows, width), int8, and (rows,)."""
+        codes, scales = self.codes, self.scales
+        if self.count < len(codes):  # slicing is a part of the time of a product with one row
+            rows = slice(self.first, self.first + self.count)
+            codes, scales = codes[rows], scales[rows]
+        return codes.view(torch.int8), scales.view(torch.float32)[:, 0]
 
     def decode(self, rows: slice | Tensor) -> Tensor:
         """De-quantise rows."""

@@ -67,7 +67,8 @@ def multiply_rows(
                     result[row, i] += bias[i]
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=_SUMS)  # it makes an array
+# Not `kernel`: it makes an array.
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=_SUMS)  # type: ignore[untyped-decorator]
 def multiply_q8_0(
     blocks: NDArray[np.int8],
     scales: NDArray[np.float32],

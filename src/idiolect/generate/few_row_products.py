@@ -72,21 +72,29 @@ def few_row_product(
             return None
         multiply, *matrix = _kernels().multiply_rows, weight.detach().numpy(), _NOTHING, added
     elif isinstance(weight, Int8Matrix):
-        codes, scales = weight.stored()
-        multiply, *matrix = _kernels().multiply_rows, codes.numpy(), scales.numpy(), added
+        part = slice(weight.first, weight.first + weight.count)
+        codes, scales = weight.codes.numpy()[part], weight.scales.numpy()[part]
+        multiply, *matrix = (
+            _kernels().multiply_rows,
+            codes.view(np.int8),
+            scales.view(np.float32)[:, 0],
+            added,
+        )
     elif isinstance(weight, GGUFMatrix) and weight.format == "Q8_0" and rows <= _MOST_OF_BLOCKS:
         multiply, *matrix = _kernels().multiply_q8_0, *_q8_0(weight)
     else:
         return None
+    # NumPy's views cost a fraction of those of torch, which are a part of the time of one row.
     count = len(matrix[0])
-    result = np.empty((rows, count), np.float32)
-    arguments = *matrix, x.reshape(rows, width).numpy(), result
+    result = np.empty((*outer, count), np.float32)
+    arguments = *matrix, x.contiguous().numpy().reshape(rows, width), result.reshape(rows, count)
     if threads == 1 or weight.numel() < _SHARED:
         multiply(*arguments, 0, count)
     else:
         _share(multiply, arguments, count, threads)
-    found = torch.from_numpy(result).view(*outer, count)
-    return found if bias is None or multiply is _kernels().multiply_rows else found.add_(bias)
+    if bias is not None and multiply is not _kernels().multiply_rows:
+        result += added
+    return torch.from_numpy(result)
 
 
 def _share(

@@ -115,7 +115,9 @@ class Int8Matrix(QuantizedMatrix):
 
     format = "int8"
     codes: Tensor
+    """The integers. Shape: (rows, width), uint8."""
     scales: Tensor
+    """The bytes of the float32 scale of each row. Shape: (rows, 4), uint8."""
 
     def __init__(self, matrix: Tensor) -> None:
         exact = matrix.detach().float()
@@ -124,14 +126,6 @@ class Int8Matrix(QuantizedMatrix):
         super().__init__(
             *matrix.shape, codes=codes.view(torch.uint8), scales=scales.view(torch.uint8)
         )
-
-    def stored(self) -> tuple[Tensor, Tensor]:
-        """Return the integers and their scales. Shape: (rows, width), int8, and (rows,)."""
-        codes, scales = self.codes, self.scales
-        if self.count < len(codes):  # slicing is a part of the time of a product with one row
-            rows = slice(self.first, self.first + self.count)
-            codes, scales = codes[rows], scales[rows]
-        return codes.view(torch.int8), scales.view(torch.float32)[:, 0]
 
     def decode(self, rows: slice | Tensor) -> Tensor:
         """De-quantise rows."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from idiolect.errors import ConfigError, InputError
+from idiolect.generate.few_row_products import reads_few_rows
 from idiolect.nn.network import Network
 
 __all__ = ["Decoding"]
@@ -71,7 +72,7 @@ class Decoding:
             )
         self._keeps_attention = True
 
-    @torch.inference_mode()
+    @reads_few_rows
     def start(self) -> Tensor:
         """Read the texts; return the scores of the first new token. Shape: (rows, vocabulary)."""
         first = (
@@ -85,7 +86,7 @@ class Decoding:
         self.read(tokens[:, None])
         return self._next_scores()
 
-    @torch.inference_mode()
+    @reads_few_rows
     def read(self, ids: Tensor) -> Tensor:
         """Read new tokens; return their hidden states. Shape: (rows, n) to (rows, n, width)."""
         if self._mask is not None and not self.has_encoder:
@@ -93,7 +94,7 @@ class Decoding:
             self._mask = torch.cat([self._mask, ones], dim=1)
         return self._read(ids)
 
-    @torch.inference_mode()
+    @reads_few_rows
     def score(self, hidden_states: Tensor) -> Tensor:
         """Score the vocabulary, in float32. Shape: (…, width) to (…, vocabulary)."""
         return self.network.score_vocabulary(hidden_states).float()
@@ -209,7 +210,7 @@ class Decoding:
             padding = (self._mask == 0).repeat_interleave(beams, 0)
             self.attention = self.attention.masked_fill(padding, 1.0)
 
-    @torch.inference_mode()
+    @reads_few_rows
     def _next_scores(self) -> Tensor:
         if self._logits is not None:
             return self._logits[:, -1].float()

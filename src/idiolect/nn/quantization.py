@@ -114,6 +114,10 @@ class Int8Matrix(QuantizedMatrix):
     """
 
     format = "int8"
+    codes: Tensor
+    """The integers. Shape: (rows, width), uint8."""
+    scales: Tensor
+    """The bytes of the float32 scale of each row. Shape: (rows, 4), uint8."""
 
     def __init__(self, matrix: Tensor) -> None:
         exact = matrix.detach().float()

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from idiolect.generate.batching.page_pool import PagePool
 from idiolect.generate.decoding import Decoding
+from idiolect.generate.few_row_products import reads_few_rows
 from idiolect.generate.generation import TextRow
 from idiolect.nn.network import Network
 from idiolect.nn.paging.paged_cache import PagedCache
@@ -78,7 +79,7 @@ class PagedBatch(RunningBatch):
         self.tokens_read = 0
         """Tokens that the network has read, over all passes."""
 
-    @torch.inference_mode()
+    @reads_few_rows
     def step(self, tokens: Sequence[int], fresh: Sequence[TextRow]) -> Tensor:
         """Read tokens and prompts in one pass, without padding."""
         size = self._cache.page_size

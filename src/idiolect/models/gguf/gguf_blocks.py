@@ -39,6 +39,10 @@ class GGUFMatrix(QuantizedMatrix):
         """Name of the storage type in ggml."""
         return self.kind
 
+    def stored(self) -> Tensor:
+        """Return the bytes of the rows. Shape: (rows, bytes), uint8."""
+        return self.get_buffer("blocks")[self.first : self.first + self.count]
+
     def decode(self, rows: slice | Tensor) -> Tensor:
         """De-quantise rows."""
         blocks = self.get_buffer("blocks")[rows]

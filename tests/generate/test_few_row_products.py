@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from idiolect.generate import few_row_products
-from idiolect.generate.few_row_products import few_row_product, reads_few_rows
+from idiolect.generate.products import few_row_products
+from idiolect.generate.products.few_row_products import few_row_product, reads_few_rows
 from idiolect.models.gguf.gguf_blocks import recovered_blocks
 from idiolect.nn.basic import linear
 from idiolect.nn.quantization import Int8Matrix

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from idiolect.errors import ConfigError, InputError
-from idiolect.generate.few_row_products import reads_few_rows
+from idiolect.generate.products.few_row_products import reads_few_rows
 from idiolect.nn.network import Network
 
 __all__ = ["Decoding"]

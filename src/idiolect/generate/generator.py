@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -34,6 +33,7 @@ from idiolect.generate.guided_decoding import (
     contrast_scores,
     guide_scores,
 )
+from idiolect.generate.helper_models import HelperModels
 from idiolect.generate.logits_processors import LogitsProcessor, WrittenRow
 from idiolect.generate.model_defaults import (
     find_context_length,
@@ -147,7 +147,7 @@ class Generator:
         chosen = GenerationOptions.of(options)
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}", hint="it is a whole number from 1")
-        helpers = _Helpers(amateur, assistant, negative_prompts)
+        helpers = HelperModels(amateur, assistant, negative_prompts)
         helpers.check(chosen)
         rows = self._rows(prompts, chosen)
         changes = [*option_processors(self.model, chosen, self._stops(chosen)), *processors]
@@ -176,7 +176,7 @@ class Generator:
         chosen = GenerationOptions.of(options)
         if chosen.num_beams > 1 or chosen.num_return_sequences > 1:
             raise ConfigError("only one text can be streamed", hint="use generate")
-        helpers = _Helpers(*(extra.get(name) for name in names[2:]))
+        helpers = HelperModels(*(extra.get(name) for name in names[2:]))
         helpers.check(chosen)
         changes = [
             *option_processors(self.model, chosen, self._stops(chosen)),
@@ -205,7 +205,7 @@ class Generator:
         rows: list[TextRow],
         options: GenerationOptions,
         processors: Sequence[LogitsProcessor],
-        helpers: _Helpers,
+        helpers: HelperModels,
     ) -> Iterator[str]:
         if options.max_new_tokens:
             yield from (
@@ -220,7 +220,7 @@ class Generator:
         rows: Sequence[TextRow],
         options: GenerationOptions,
         processors: Sequence[LogitsProcessor],
-        helpers: _Helpers,
+        helpers: HelperModels,
         batch_size: int,
     ) -> Iterator[tuple[TextRow, str]]:
         """Write all rows; yield each row as it grows, with the text that became certain."""
@@ -244,7 +244,7 @@ class Generator:
         row: TextRow,
         options: GenerationOptions,
         processors: Sequence[LogitsProcessor],
-        helpers: _Helpers,
+        helpers: HelperModels,
     ) -> Iterator[tuple[Tensor, int]]:
         """Return the steps of a strategy that writes one text at a time."""
 
@@ -261,7 +261,7 @@ class Generator:
         else:
             self._check_vocabulary(helpers.assistant)
             faster = Generator(helpers.assistant)
-            guesses = AssistantGuesses(faster._open([row], options, _Helpers()), options)
+            guesses = AssistantGuesses(faster._open([row], options, HelperModels()), options)
         return speculate(decoding, guesses, process, options, row.limit, row.random)
 
     def _search_beams(
@@ -269,7 +269,7 @@ class Generator:
         rows: Sequence[TextRow],
         options: GenerationOptions,
         processors: Sequence[LogitsProcessor],
-        helpers: _Helpers,
+        helpers: HelperModels,
         batch_size: int,
     ) -> list[Generation]:
         count, tokenizer = options.num_return_sequences, self.model.tokenizer
@@ -292,7 +292,7 @@ class Generator:
                 found += [row.finished_beam(beam, tokenizer, stop) for beam in beams[:count]]
         return found
 
-    def _batch(self, texts: int, options: GenerationOptions, helpers: _Helpers) -> RunningBatch:
+    def _batch(self, texts: int, options: GenerationOptions, helpers: HelperModels) -> RunningBatch:
         """Return an empty batch for a number of texts."""
         # One text alone has nothing to share, and a single block is read faster than pages. DoLa
         # looks at the states of layers in a grid.
@@ -324,7 +324,7 @@ class Generator:
         return PagedBatch(network, cache, sources, least_pages=least_pages)
 
     def _open(
-        self, rows: Sequence[TextRow], options: GenerationOptions, helpers: _Helpers
+        self, rows: Sequence[TextRow], options: GenerationOptions, helpers: HelperModels
     ) -> Decoding:
         """Return a batch of texts to continue, with what guides it."""
         decoding = self._decoding([row.source for row in rows], options)
@@ -406,20 +406,3 @@ class Generator:
 
 def _sources(rows: Sequence[TextRow]) -> list[list[int]]:
     return [row.source for row in rows]
-
-
-@dataclass(frozen=True)
-class _Helpers:
-    """What is read beside the prompts."""
-
-    amateur: LanguageModel | None = None
-    assistant: LanguageModel | None = None
-    negative_prompts: str | Sequence[str] | None = None
-
-    def check(self, options: GenerationOptions) -> None:
-        """Check that options and helpers do not contradict each other."""
-        options.check_models(
-            amateur=self.amateur is not None,
-            assistant=self.assistant is not None,
-            negative_prompts=self.negative_prompts is not None,
-        )

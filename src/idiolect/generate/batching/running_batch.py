@@ -16,8 +16,8 @@ from torch import Tensor
 
 from idiolect.generate.batching.page_pool import PagePool
 from idiolect.generate.decoding import Decoding
-from idiolect.generate.few_row_products import reads_few_rows
 from idiolect.generate.generation import TextRow
+from idiolect.generate.products.few_row_products import reads_few_rows
 from idiolect.nn.network import Network
 from idiolect.nn.paging.paged_cache import PagedCache
 from idiolect.nn.paging.paged_pass import PagedText

@@ -10,7 +10,7 @@ network can classify pairs: encoders, decoders, recurrent networks, static vecto
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,18 +26,14 @@ from idiolect.encoding.encoder import Encoder
 from idiolect.encoding.text_reader import EncodingCounts, by_length
 from idiolect.errors import CheckpointError, ConfigError, InputError
 from idiolect.nn.lora import LoraConfig
-from idiolect.nn.matrix_precision import TrainingPrecision
-from idiolect.nn.network import Network
+from idiolect.tasks.classify.classification_objective import ClassificationObjective
 from idiolect.tasks.classify.labelled_texts import LabelledText, fingerprint_texts
 from idiolect.tasks.finetuning.auxiliary_loss import check_language_loss
-from idiolect.tasks.finetuning.frozen_states import FrozenObjective, StatesBatch, frozen_states
 from idiolect.tasks.finetuning.recipe import FineTuning
 from idiolect.tasks.finetuning.text_states import read_texts, vector_width
 from idiolect.tasks.task_model import Adaptation, TaskModel, task_config
 from idiolect.tasks.windows import windows
 from idiolect.text.arguments import checked, load_if_named
-from idiolect.training.data.shuffled_epochs import EpochSample
-from idiolect.training.objectives.objective import RowwiseObjective
 from idiolect.training.training_config import TrainingConfig
 
 __all__ = ["TextClassifier"]
@@ -176,7 +172,11 @@ class TextClassifier(TaskModel):
         self.targets(examples)  # before the windows, so that messages number the texts
         examples, _ = self._windows(examples)
         config = config or task_config(adaptation)
-        objective = _Classification(self, examples, balanced, methods.lm_loss_weight)
+        targets = self.targets(examples)
+        weights = self.label_weights(targets) if balanced else None
+        objective = ClassificationObjective(
+            self, examples, targets, weights, methods.lm_loss_weight
+        )
         kept = None
         if adaptation == "frozen" and not methods.lm_loss_weight:
             kept = objective.on_frozen_states(config.precision)
@@ -353,79 +353,3 @@ class TextClassifier(TaskModel):
             u, v = sides
             sides = [u, v, (u - v).abs(), u * v]
         return torch.cat(sides, -1), torch.stack(losses).sum()
-
-
-@dataclass(frozen=True)
-class _Batch:
-    rows: list[list[list[int]]]
-    labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @property
-    def count(self) -> int:
-        return len(self.rows)
-
-    @property
-    def tokens(self) -> int:
-        return sum(len(ids) for row in self.rows for ids in row)
-
-    def part(self, rows: slice) -> _Batch:
-        return _Batch(self.rows[rows], self.labels[rows])
-
-    def to(self, device: torch.device) -> _Batch:
-        return replace(self, labels=self.labels.to(device))
-
-
-class _Classification(RowwiseObjective):
-    """Cross-entropy of the labels, and that of the texts' tokens times `lm_loss_weight`."""
-
-    def __init__(
-        self,
-        model: TextClassifier,
-        examples: Sequence[LabelledText],
-        balanced: bool,
-        lm_loss_weight: float = 0.0,
-    ) -> None:
-        self.model, self.examples, self.targets = model, examples, model.targets(examples)
-        self.lm_loss_weight = lm_loss_weight
-        self.weights = (
-            torch.from_numpy(model.label_weights(self.targets)).float() if balanced else None
-        )
-
-    def prepare(self, rows: EpochSample) -> _Batch:
-        chosen = [self.examples[number] for number in rows.sources]
-        return _Batch(self.model.read(chosen), torch.from_numpy(self.targets[list(rows.sources)]))
-
-    def loss(self, network: Network, batch: _Batch) -> Tensor:
-        features, language_loss = self.model.features(
-            batch.rows, language_loss=self.lm_loss_weight > 0
-        )
-        return self._of_labels(features, batch.labels) + self.lm_loss_weight * language_loss
-
-    def on_frozen_states(self, precision: TrainingPrecision) -> FrozenObjective | None:
-        """Return the same objective on vectors that are computed once, unless they are too many."""
-        model, rows = self.model, self.model.read(self.examples)
-        targets = torch.from_numpy(self.targets)
-
-        def vectors(numbers: list[int]) -> Sequence[Tensor]:
-            return model.features([rows[n] for n in numbers], language_loss=False)[0].unbind()
-
-        def loss(batch: StatesBatch) -> Tensor:
-            features = torch.stack(batch.states)
-            return self._of_labels(features, targets[batch.examples].to(features.device))
-
-        kept = frozen_states(
-            model.encoder.model.network,
-            [[token for ids in row for token in ids] for row in rows],
-            vectors,
-            numbers=len(rows) * model.width,
-            precision=precision,
-        )
-        return None if kept is None else FrozenObjective(kept, loss)
-
-    def _of_labels(self, features: Tensor, targets: Tensor) -> Tensor:
-        scores = self.model.head(features).float()
-        weights = None if self.weights is None else self.weights.to(scores.device)
-        return self.model.loss(scores, targets, weights)

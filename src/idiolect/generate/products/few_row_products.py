@@ -1,11 +1,12 @@
 """Which products of a network that writes text are computed by `few_row_kernels`.
 
-Those of at most 64 rows with a matrix in float32 or in 8-bit integers, on a CPU and in inference
-mode. Integers are read as they are; torch would de-quantise the whole matrix at each call. All else
-is left to torch: prompts, small matrices, and processes of more than four threads, whose shares of
-a product would be too small to pass to threads in Python.
+Those of at most 64 rows (8 where torch has wider vectors) with a matrix in float32 or in 8-bit
+integers, on a CPU and in inference mode. Integers are read as they are; torch would de-quantise the
+whole matrix at each call. All else is left to torch: prompts, small matrices, and processes of more
+than four threads, whose shares of a product would be too small to pass to threads in Python.
 
-The choice depends on shapes and the number of threads alone, so equal calls have equal results.
+The choice depends on shapes, the processor and the number of threads alone, so equal calls have
+equal results.
 """
 
 from __future__ import annotations
@@ -34,7 +35,10 @@ __all__ = ["few_row_product", "reads_few_rows"]
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
-_MOST_ROWS, _MOST_OF_BLOCKS, _MOST_THREADS = 64, 4, 4
+_HAS_WIDER_VECTORS = torch.backends.cpu.get_cpu_capability() == "AVX512"
+_MOST_ROWS = 8 if _HAS_WIDER_VECTORS else 64
+"""More rows are bound by arithmetic, which torch does in wider vectors where there are any."""
+_MOST_OF_BLOCKS, _MOST_THREADS = 4, 4
 _SMALL = 1 << 16
 """Smaller matrices stay in the caches, where calls cost more than reading."""
 _SHARED = 1 << 19
@@ -131,6 +135,6 @@ def _threads(process: int) -> ThreadPoolExecutor:
 @cache
 def _kernels() -> ModuleType:
     # Imported late: numba takes half a second, and many programs only load a model.
-    from idiolect.generate import few_row_kernels
+    from idiolect.generate.products import few_row_kernels
 
     return few_row_kernels

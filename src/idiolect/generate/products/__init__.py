@@ -1,0 +1,1 @@
+"""Products of a network that writes text, which has few rows at a time."""

@@ -36,7 +36,7 @@ def test_a_map_is_near_the_exact_one(bias: bool) -> None:
     x[2, :, 3] = 40  # a dimension that stands out, as in trained models
     for row, result in zip(x.view(-1, 64), rounded(x).view(-1, 48), strict=True):
         expected = exact(row)
-        reach = (row.max() - row.min()).item() / 254
+        reach = (row.max() - row.min()).item() / (2 * rounded.levels)
         # Half a step of error in each input, and of each weight, at their worst by luck: 4 sigma.
         bound = 4 * 64**0.5 * (reach * exact.weight.abs().mean() + row.abs().max() * 5e-4)
         assert (result - expected).abs().max() <= bound + 1e-6
@@ -47,8 +47,10 @@ def test_middles_and_steps_are_exact_where_rounding_is() -> None:
     linear = Linear(4, 2)
     linear.weight.copy_(torch.tensor([[127.0, 1, -3, 0], [2, -127, 5, 9]]))
     linear.bias.copy_(torch.tensor([0.5, -1.0]))
-    x = torch.tensor([[0.0, 254, 10, 200], [-3, 251, 7, 0]])
-    torch.testing.assert_close(Int8Linear(linear)(x), linear(x), rtol=1e-6, atol=1e-3)
+    rounded = Int8Linear(linear)
+    most = 2 * rounded.levels
+    x = torch.tensor([[0.0, most, 10, 100], [-3, most - 3, 7, 0]])
+    torch.testing.assert_close(rounded(x), linear(x), rtol=1e-6, atol=1e-3)
 
 
 def test_minilm_in_int8_is_near_and_alike_in_every_batch() -> None:
@@ -60,6 +62,16 @@ def test_minilm_in_int8_is_near_and_alike_in_every_batch() -> None:
     assert encoder.fingerprint not in ("", name)
     for i, text in enumerate(TEXTS):
         np.testing.assert_allclose(encoder.encode([text])[0], rounded[i], atol=2e-6)
+
+
+@torch.no_grad()
+def test_the_largest_sums_do_not_overflow() -> None:
+    # Without VNNI, two products are added in 16 bits, which those of eight bits exceed.
+    linear = Linear(64, 8, bias=False)
+    linear.weight.fill_(1.0)
+    x = torch.full((3, 64), 2.0)
+    x[:, 0] = -2.0
+    torch.testing.assert_close(Int8Linear(linear)(x), linear(x), rtol=1e-5, atol=1e-3)
 
 
 def test_rounded_weights_are_not_saved(tmp_path: Path) -> None:

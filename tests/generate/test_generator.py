@@ -212,9 +212,12 @@ def test_contrastive_search_writes_nothing_that_is_forbidden(generator: Generato
     assert {token for one in found for token in one.ids} <= {5, 6}
 
 
-def test_dola_contrasts_with_the_network_that_ends_after_a_layer(generator: Generator) -> None:
+def test_dola_contrasts_with_the_head_after_an_earlier_layer(generator: Generator) -> None:
     network = generator.model.network
-    shallow = network.first_layers(1)  # the last norm and the head follow its last layer
+    states: list[torch.Tensor] = []
+    hook = network.decoder.layers[0].register_forward_hook(
+        lambda *args: states.append(args[2][0, -1])
+    )
     found = generator.generate(PROMPTS, max_new_tokens=6, eos_token_id=[], dola_layers=[1])
     plain = generator.generate(PROMPTS, max_new_tokens=6, eos_token_id=[])
     assert [one.ids for one in found] != [one.ids for one in plain]
@@ -224,10 +227,11 @@ def test_dola_contrasts_with_the_network_that_ends_after_a_layer(generator: Gene
             read = torch.tensor([ids + one.ids[:place]])
             with torch.no_grad():
                 last = network(read).logits[0, -1].log_softmax(-1)
-                early = shallow(read).logits[0, -1].log_softmax(-1)
+                early = network.score_vocabulary(states[-1]).log_softmax(-1)
             kept = last >= last.max() + np.log(0.1)
             scores = (last - early).masked_fill(~kept, -torch.inf)
             assert scores[token] == pytest.approx(float(scores.max()), abs=1e-4)
+    hook.remove()
 
 
 def test_a_template_cannot_leave_its_sandbox(generator: Generator) -> None:

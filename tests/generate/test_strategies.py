@@ -165,7 +165,7 @@ def test_dola_contrasts_layers_of_the_decoder(tmp_path: Path) -> None:
     network = make(tmp_path, "bart", "BartForConditionalGeneration").network
     assert isinstance(network, Transformer)
     assert network.decoder is not None
-    layer, norm = network.decoder.layers[0], network.decoder.final_norm or torch.nn.Identity()
+    layer = network.decoder.layers[0]
     ids, mask = batch()
     decoding = LayerContrast(network, ids, mask, layers=[0, 1])
     read, scores = network.start_ids(ids, mask), decoding.start()
@@ -174,11 +174,11 @@ def test_dola_contrasts_layers_of_the_decoder(tmp_path: Path) -> None:
     for _ in range(4):
         states.clear()
         p = network(ids, mask, decoder_input_ids=read).logits[:, -1].softmax(-1)
-        early = [network.score_vocabulary(norm(state[:, -1])).softmax(-1) for state in states]
+        early = [network.score_vocabulary(state[:, -1]).softmax(-1) for state in states]
         means = [(p + q) / 2 for q in early]
         divergence = torch.stack(
             [
-                (p * (p / mean).log() + q * (q / mean).log()).sum(-1)
+                (mean * (mean / p).log() + mean * (mean / q).log()).sum(-1)
                 for q, mean in zip(early, means, strict=True)
             ]
         )

@@ -7,11 +7,14 @@
   dimensions of hidden states are large, and activations are rarely negative.
 - The product is oneDNN's for unsigned inputs and signed weights, for which processors have an
   instruction (VNNI). Inputs are shifted by 128 to be unsigned; the product subtracts the shift.
+- Processors without it add two products in 16 bits, which eight bits of input overflow, in silence.
+  There, inputs have seven bits.
 - Embeddings, norms, attention scores and activations stay in float32.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TypeVar
 
 import torch
@@ -25,7 +28,6 @@ from idiolect.nn.network import Network, copy_module
 __all__ = ["Int8Linear", "encoding_precision", "with_int8"]
 
 _M = TypeVar("_M", bound=nn.Module)
-_MIDDLE = 128
 _TINY = 1e-30
 """Avoids division by zero for a row of equal numbers."""
 
@@ -53,6 +55,8 @@ class Int8Linear(nn.Module):
         scale = weight.abs().amax(1).clamp(min=_TINY) / 127
         codes = (weight / scale[:, None]).round().to(torch.int8)
         self.shape = tuple(weight.shape)
+        self.levels = 127 if _sums_eight_bits() else 63
+        """Steps of an input above its row's middle, and below it."""
         # Not buffers: the packed layout is private to oneDNN and must not be saved.
         self._weight = kernels.qlinear_prepack(codes, None)
         # Buffers, so that the fingerprint of an encoder depends on them.
@@ -66,25 +70,10 @@ class Int8Linear(nn.Module):
         rows = x.reshape(-1, x.shape[-1])
         highest, lowest = rows.amax(1, keepdim=True), rows.amin(1, keepdim=True)
         middle = (highest + lowest) / 2
-        step = (highest - lowest).clamp(min=_TINY) / 254
-        # torch converts to int8 eight times faster than to uint8. Subtracting 128 wraps around to
-        # the unsigned value.
-        codes = ((rows - middle) * step.reciprocal()).round_().to(torch.int8).add_(-_MIDDLE)
-        product = torch.ops.onednn.qlinear_pointwise(
-            codes.view(torch.uint8),
-            1.0,
-            _MIDDLE,
-            self._weight,
-            self._scale,
-            self._zeros,
-            None,
-            1.0,
-            0,
-            torch.float32,
-            "none",
-            [],
-            "",
-        )
+        step = (highest - lowest).clamp(min=_TINY) / (2 * self.levels)
+        # torch converts to int8 eight times faster than to uint8.
+        codes = ((rows - middle) * step.reciprocal()).round_().to(torch.int8)
+        product = _product(codes, self.levels + 1, self._weight, self._scale, self._zeros)
         result = torch.addmm(self._bias, middle, self._sums).addcmul_(product, step)
         return result.view(*x.shape[:-1], self.shape[0])
 
@@ -116,6 +105,29 @@ def with_int8(network: _M) -> _M:
         elif name not in ("heads", "pooler"):
             setattr(twin, name, with_int8(child))
     return twin
+
+
+def _product(codes: Tensor, shift: int, weight: Tensor, scale: Tensor, zeros: Tensor) -> Tensor:
+    """Multiply integers from -`shift` + 1 to `shift` - 1 with packed weights.
+
+    Shape: codes (rows, in), result (rows, out).
+    """
+    # The sum wraps around to the unsigned value. Adding 128 is subtracting it.
+    unsigned = codes.add(shift - 256 if shift == 128 else shift).view(torch.uint8)
+    product: Tensor = torch.ops.onednn.qlinear_pointwise(
+        unsigned, 1.0, shift, weight, scale, zeros, None, 1.0, 0, torch.float32, "none", [], ""
+    )
+    return product
+
+
+@cache
+def _sums_eight_bits() -> bool:
+    """Return whether this processor's products of eight bits are right at their largest."""
+    weight, ones = torch.full((16, 64), 127, dtype=torch.int8), torch.ones(16)
+    packed = torch.ops.onednn.qlinear_prepack(weight, None)
+    codes = torch.full((4, 64), 127, dtype=torch.int8)
+    found = _product(codes, 128, packed, ones, torch.zeros(16, dtype=torch.int64))
+    return bool((found == 127 * 127 * 64).all())
 
 
 def _has_kernels() -> bool:

@@ -88,9 +88,10 @@ class ContrastingDecoding(_PairedDecoding):
 class LayerContrast(Decoding):
     """DoLa: contrast the last layer with the earlier layer that differs most from it.
 
-    The difference is the Jensen-Shannon divergence, for each row of its own. An early state is
-    scored as a last one: by the norm that follows the last layer, and the head. (The authors' code
-    omits the norm, and computes another divergence; see docs/generation.md.)
+    As the authors' program and transformers 4.55.4 compute it (Chuang et al. 2023, 2309.03883), for
+    each row of its own: the head reads early states without the norm that follows the last layer,
+    and the divergence is KL(M ‖ P) + KL(M ‖ Q), where the paper writes Jensen and Shannon's, whose
+    arguments are the other way round; see docs/generation.md.
 
     Args:
         network: A Transformer.
@@ -140,11 +141,7 @@ class LayerContrast(Decoding):
         finally:
             for handle in handles:
                 handle.remove()
-        early, norm = (
-            torch.stack([states[layer] for layer in self.layers]),
-            self._decoder.final_norm,
-        )
-        self._early = early if norm is None else norm(early)
+        self._early = torch.stack([states[layer] for layer in self.layers])
         return hidden
 
     def score(self, hidden_states: Tensor) -> Tensor:
@@ -152,7 +149,7 @@ class LayerContrast(Decoding):
         final = super().score(hidden_states).log_softmax(-1)
         early = super().score(self._early).log_softmax(-1)
         mean = ((final.exp() + early.exp()) / 2).log()
-        divergence = (final.exp() * (final - mean) + early.exp() * (early - mean)).sum(-1)
+        divergence = (mean.exp() * (2 * mean - final - early)).sum(-1)
         chosen = divergence.argmax(0)
         return _contrast(final, early[chosen, torch.arange(len(final), device=final.device)])
 

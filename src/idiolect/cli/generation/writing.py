@@ -104,7 +104,9 @@ def generate(
         **sampling,
     }
     if sum(given is not None for given in (regex, json_schema, grammar)) > 1:
-        raise ConfigError("--regex, --json-schema and --grammar exclude each other", hint="set one")
+        raise ConfigError(
+            "--regex, --json-schema and --grammar exclude each other", hint="choose one"
+        )
     texts = [sys.stdin.read() if prompt == "-" else prompt for prompt in prompts]
     generator = _load(model)
     options["constraint"] = _constraint(generator, regex, json_schema, grammar)

@@ -47,7 +47,7 @@ def ours(path: Path, limit: int | None) -> tuple[list[list[float]], dict[str, fl
 def theirs(
     path: Path, limit: int | None, cache: Path
 ) -> tuple[list[list[float]], dict[str, float]]:
-    """Return the same of lm-evaluation-harness, which goes on with what the cache holds."""
+    """Return what lm-evaluation-harness finds. Requests that the cache answers are not repeated."""
     import lm_eval
     import transformers
     from lm_eval.models.huggingface import HFLM

@@ -4,8 +4,6 @@
                                                plain sentence-transformers + FastAPI server
     python benchmarks/serving.py latency       percentiles at half of the peak
     python benchmarks/serving.py memory        resident memory over 100,000 requests
-    python benchmarks/serving.py texts         texts of 1, 4 and 16 clients in one batch, and one
-                                               after the other; a conversation's first tokens
     python benchmarks/serving.py overload      more work than fits: 429, and memory
     python benchmarks/serving.py leaving       how soon a text ends when its client leaves
     python benchmarks/serving.py sigterm       how soon the server ends with an open stream
@@ -203,64 +201,6 @@ def latency(seconds: float) -> None:
     print(f"peak {peak:.0f} texts/s; at half of it {both}")
 
 
-async def _write(address: str, clients: int, tokens: int = 32) -> float:
-    """Each client asks for a text; the new tokens a second."""
-
-    async def client(number: int) -> int:
-        connection = await Connection(address).open()
-        prompt = " ".join(random.Random(number).choices(WORDS, k=12))
-        body = {"prompt": prompt, "max_tokens": tokens, "temperature": 0}
-        status, answer = await connection.ask("/v1/completions", json.dumps(body).encode())
-        assert status == 200
-        return int(json.loads(answer)["usage"]["completion_tokens"])
-
-    began = time.perf_counter()
-    written = await asyncio.gather(*(client(number) for number in range(clients)))
-    return sum(written) / (time.perf_counter() - began)
-
-
-def _first_token(address: str, messages: list[dict[str, str]]) -> tuple[float, str]:
-    """Return the seconds until the first piece of an answer, and the answer."""
-    import httpx
-
-    body = {"messages": messages, "max_tokens": 24, "temperature": 0, "stream": True}
-    began, first, answer = time.perf_counter(), 0.0, ""
-    with httpx.stream("POST", f"{address}/v1/chat/completions", json=body, timeout=60) as found:
-        for line in found.iter_lines():
-            if '"content"' not in line or "role" in line:
-                continue
-            first = first or time.perf_counter() - began
-            answer += json.loads(line.removeprefix("data: "))["choices"][0]["delta"]["content"]
-    return first, answer
-
-
-def texts(rounds: int = 3) -> None:
-    with (
-        ours("smollm2", "--timeout", "600") as (together, _),
-        ours("smollm2", "--timeout", "600", "--generations", "1") as (alone, _),
-    ):
-        for clients in (1, 4, 16):
-            speeds: dict[str, list[float]] = {together: [], alone: []}
-            for number in range(rounds + 1):
-                for address, found in speeds.items():
-                    speed = asyncio.run(_write(address, clients))
-                    found += [speed] * (number > 0)  # the first is for warming up
-            both, one = (statistics.median(found) for found in speeds.values())
-            print(
-                f"{clients:3} clients: {both:6.1f} tokens/s in one batch, "
-                f"{one:6.1f} one text after the other, {both / one:.2f}x"
-            )
-        messages = [{"role": "system", "content": "You sell furniture. " + " ".join(WORDS * 8)}]
-        for turn in range(5):
-            messages.append({"role": "user", "content": f"What is a {WORDS[turn]} {WORDS[-turn]}?"})
-            known, answer = _first_token(together, messages)
-            if turn in (0, 4):
-                print(f"turn {turn + 1}: the first token after {known:.2f} s")
-            messages.append({"role": "assistant", "content": answer})
-        anew, _ = _first_token(alone, messages[:-1])
-        print(f"turn 5 on a server that has not read the others: {anew:.2f} s")
-
-
 def memory(requests: int = 100_000) -> None:
     with tempfile.TemporaryDirectory() as folder:
         index = small_index(Path(folder))
@@ -438,7 +378,7 @@ if __name__ == "__main__":
         "--count",
         type=int,
         default=None,
-        help="of requests (memory), rounds (texts), texts (leaving) or kills (killed)",
+        help="of requests (memory), texts (leaving) or kills (killed)",
     )
     given = parser.parse_args()
     print(f"load {os.getloadavg()[0]:.1f}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -158,6 +159,19 @@ def test_texts_go_on_after_a_prompt_that_was_read_before(tmp_path: Path) -> None
     for row, seed in enumerate([3, 4]):
         joined = torch.cat([prompt, torch.tensor([texts[row]])], dim=1)
         assert torch.equal(found[row], sample(network, joined, max_new_tokens=6, seeds=[seed])[0])
+
+
+@torch.no_grad()
+def test_dola_counts_tokens_whose_shares_are_rounded_to_zero(tmp_path: Path) -> None:
+    network = make(tmp_path, "bart", "BartForConditionalGeneration").network
+    decoding = LayerContrast(network, *batch(), layers=[0, 1])
+    width = decoding.start().shape[-1]
+    final, near, far = (torch.zeros(2, width) for _ in range(3))
+    final[:, 0], near[:, 0], far[:, 1] = 300.0, 299.0, 300.0  # e^-300 is zero in float32
+    decoding._early = torch.stack([near, far])
+    decoding.network = mock.Mock(score_vocabulary=lambda states: states)
+    found = decoding.score(final)
+    assert torch.allclose(found[:, 0], (final.log_softmax(-1) - far.log_softmax(-1))[:, 0])
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from idiolect.errors import ConfigError, MissingDependencyError
 from idiolect.generate.logits_processors import WrittenRow
+from idiolect.text.arguments import checked
 
 if TYPE_CHECKING:
     from idiolect.generate.generator import Generator
@@ -63,6 +64,7 @@ class Constraint:
         self._matchers: WeakKeyDictionary[WrittenRow, tuple[Any, list[int]]] = WeakKeyDictionary()
 
     @classmethod
+    @checked
     def regex(cls, generator: Generator, pattern: str) -> Self:
         """Match a regular expression, from the first to the last character.
 
@@ -73,6 +75,7 @@ class Constraint:
         return cls(generator, grammar, "regular expression")
 
     @classmethod
+    @checked
     def grammar(cls, generator: Generator, lark: str) -> Self:
         """Match a context-free grammar in the syntax of Lark; the start rule is `start`.
 

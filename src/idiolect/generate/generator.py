@@ -47,7 +47,7 @@ from idiolect.generate.text_stream import TextStream
 from idiolect.generate.token_sampling import Mirostat
 from idiolect.generate.transcript import Transcript, ends_with_stop
 from idiolect.models.language_model import LanguageModel
-from idiolect.text.arguments import load_if_named
+from idiolect.text.arguments import check_whole, load_if_named
 from idiolect.training.seeds import derive_seed
 
 __all__ = ["Generation", "Generator"]
@@ -93,7 +93,12 @@ class Generator:
 
         Returns:
             Whether the network has pages of keys and values. If not, nothing changes.
+
+        Raises:
+            InputError: A number is not a whole one from 1.
         """
+        batch_size = check_whole(batch_size, "batch_size", 1)
+        tokens = check_whole(tokens, "tokens", 1)
         pages = -(-tokens // PAGE_SIZE)
         if self._paged(_sources) is None:
             return False

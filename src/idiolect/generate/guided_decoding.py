@@ -148,8 +148,9 @@ class LayerContrast(Decoding):
         """Return the contrasted scores of the last states. Shape: (rows, width) to (rows, V)."""
         final = super().score(hidden_states).log_softmax(-1)
         early = super().score(self._early).log_softmax(-1)
-        mean = ((final.exp() + early.exp()) / 2).log()
-        divergence = (mean.exp() * (2 * mean - final - early)).sum(-1)
+        mean = (final.exp() + early.exp()) / 2
+        # A token whose shares are rounded to zero adds nothing.
+        divergence = (2 * torch.xlogy(mean, mean) - mean * (final + early)).sum(-1)
         chosen = divergence.argmax(0)
         return _contrast(final, early[chosen, torch.arange(len(final), device=final.device)])
 

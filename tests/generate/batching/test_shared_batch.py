@@ -201,6 +201,12 @@ def test_a_conversation_is_read_from_its_new_words_on(monkeypatch: pytest.Monkey
     assert batch.tokens_read - before < PAGE_SIZE
 
 
+@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"tokens": 0}, {"batch_size": 1.5}])
+def test_room_for_no_text_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"batch_size|tokens"):
+        Generator(_model()).share(**wrong)
+
+
 def test_networks_without_pages_write_as_before() -> None:
     shape = {"model_type": "lstm", "hidden_size": 16, "num_layers": 1}
     generator = Generator(LanguageModel.new(shape, models.tokenizer(grown=False)))

@@ -129,7 +129,7 @@ def test_examples_come_from_other_questions(generator: Generator) -> None:
 
 
 def test_long_prompts_are_cut_at_the_start_and_white_space_is_not_doubled(
-    generator: Generator,
+    generator: Generator, capsys: pytest.CaptureFixture[str]
 ) -> None:
     most = generator.context_length
     assert most is not None
@@ -145,6 +145,10 @@ def test_long_prompts_are_cut_at_the_start_and_white_space_is_not_doubled(
         list(evaluate_questions(generator, [question], max_new_tokens=8))
     ids = generator.model.tokenizer.encode(question.pairs[0][0])
     assert asked == [ids[len(ids) - most + 8 :]]
+    assert "1 of 1 questions do not fit" in capsys.readouterr().err
+    ranked = [Question(((context, "w7"),), 0) for context in ("w1", "w1 " * (most + 1))]
+    list(evaluate_questions(generator, ranked))
+    assert "1 of 2 questions do not fit" in capsys.readouterr().err
     answers: list[dict[str, Any]] = []
     for ending in ("w7", " w7"):
         list(evaluate_questions(generator, [Question((("w1", ending),), 0)], keep=answers.append))

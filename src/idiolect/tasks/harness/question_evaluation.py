@@ -19,6 +19,7 @@ from idiolect.generate.generator import Generator
 from idiolect.tasks.harness.likelihood import score_endings
 from idiolect.tasks.harness.questions import FINAL, Question
 from idiolect.text.answer_match import answer_f1, exact_match
+from idiolect.training.progress import notice
 from idiolect.training.seeds import derive_seed
 
 __all__ = ["evaluate_questions", "final_answer"]
@@ -38,7 +39,7 @@ def evaluate_questions(
     seed: int = 0,
     keep: Callable[[dict[str, Any]], None] | None = None,
 ) -> Iterator[dict[str, float] | None]:
-    """Evaluate a model.
+    """Evaluate a model. Questions that exceed its context are cut at the start, and counted.
 
     Args:
         generator: The model.
@@ -60,6 +61,7 @@ def evaluate_questions(
     if num_fewshot > len(source) - (pool is None):
         raise _too_few(num_fewshot, len(source))
     rows: list[dict[str, float]] = []
+    cut = 0
     for number, question in enumerate(questions):
         examples = _examples(source, num_fewshot, derive_seed(seed, number), question)
         before = "".join(context + _apart(ending) + _BETWEEN for context, ending in examples)
@@ -69,9 +71,15 @@ def evaluate_questions(
             else _rank(generator, question, before)
         )
         rows.append(scores)
+        cut += answer.get("cut", False)
         if keep is not None:
             keep({"question": number, **answer, **scores})
         yield None
+    if cut:
+        notice(
+            f"{cut:,} of {len(rows):,} questions do not fit into the model's context; "
+            "they are cut at the start"
+        )
     yield _summary(rows, seed)
 
 
@@ -121,6 +129,12 @@ def _rank(
     )
     totals = np.array([one.total for one in found])
     answer: dict[str, Any] = {"loglikelihood": totals.tolist()}
+    most = generator.context_length
+    texts = [before + context + _apart(ending) for context, ending in question.pairs]
+    if most is not None and any(
+        len(ids) > most + 1 for ids in generator.model.tokenizer.encode_batch(texts)
+    ):
+        answer["cut"] = True
     if not question.is_choice:
         return {"acc": float(found[0].is_greedy), "loglikelihood_mean": totals[0]}, answer
     characters = np.array([len(ending) for _, ending in question.pairs])
@@ -138,11 +152,13 @@ def _generate(
 ) -> tuple[dict[str, float], dict[str, Any]]:
     text = before + question.pairs[0][0]
     prompt: str | list[int] = text
+    answer: dict[str, Any] = {}
     if generator.context_length is not None:
         # What does not fit is cut at the start, as of contexts whose endings are scored.
         most = max(1, generator.context_length - max_new_tokens)
         ids = generator.model.tokenizer.encode(text)
-        prompt = ids[-most:] if len(ids) > most else text
+        if len(ids) > most:
+            prompt, answer = ids[-most:], {"cut": True}
     # Reasoning has lines; the next question would begin after an empty one.
     stop = [_BETWEEN] if question.reasoning else ["\n"]
     text = generator.generate([prompt], max_new_tokens=max_new_tokens, stop=stop)[0].text.strip()
@@ -150,11 +166,11 @@ def _generate(
         # Not normalised: that would take the sign from a number.
         right = {final_answer(f"{FINAL} {answer}") for answer in question.answers}
         hit = float(final_answer(text) in right)
-        return {"exact_match": hit, "f1": hit}, {"answer": text}
+        return {"exact_match": hit, "f1": hit}, {"answer": text, **answer}
     return {
         "exact_match": exact_match(text, question.answers),
         "f1": answer_f1(text, question.answers),
-    }, {"answer": text}
+    }, {"answer": text, **answer}
 
 
 def _summary(rows: Sequence[dict[str, float]], seed: int) -> dict[str, float]:

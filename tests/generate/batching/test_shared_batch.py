@@ -102,21 +102,22 @@ def test_texts_wait_for_room(steps: list[int]) -> None:
 
 
 def test_calls_take_turns() -> None:
-    generator = _shared(batch_size=2)
-    finished = list[str]()
-    many = generator.generate
-    gate = threading.Barrier(2)
+    generator, finished, began = _shared(batch_size=2), list[str](), threading.Event()
+
+    def notice(scores: Tensor, rows: Sequence[WrittenRow]) -> Tensor:
+        began.set()
+        return scores
 
     def write(name: str, count: int) -> None:
-        gate.wait()
-        many([[5, 6, 7]] * count, max_new_tokens=30, eos_token_id=())
+        options: dict[str, Any] = {"max_new_tokens": 30, "eos_token_id": ()}
+        generator.generate([[5, 6, 7]] * count, processors=[notice], **options)
         finished.append(name)
 
-    threads = [threading.Thread(target=write, args=pair) for pair in (("many", 12), ("one", 1))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    many = threading.Thread(target=write, args=("many", 12))
+    many.start()
+    assert began.wait(30)
+    write("one", 1)
+    many.join()
     assert finished == ["one", "many"]
 
 
@@ -161,17 +162,17 @@ def test_a_stream_that_is_left_makes_room(steps: list[int]) -> None:
 def test_a_step_that_fails_fails_its_calls_and_no_later_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    generator = _shared()
-    expected = generator.generate([[5, 6]], max_new_tokens=5)
+    generator, prompt = _shared(), [5 + n % 30 for n in range(70)]
+    expected = Generator(generator.model).generate([prompt], max_new_tokens=5)[0].ids
 
-    def step(self: PagedBatch, tokens: Sequence[int], fresh: Sequence[Any]) -> Tensor:
+    def fail(self: PagedBatch) -> int:  # the prompt's pages are known, and will not be written
         raise MemoryError
 
     with monkeypatch.context() as patched:
-        patched.setattr(PagedBatch, "step", step)
+        patched.setattr(PagedBatch, "_capacity", fail)
         with pytest.raises(MemoryError):
-            generator.generate([[5, 6]] * 3, max_new_tokens=5)
-    assert generator.generate([[5, 6]], max_new_tokens=5) == expected
+            generator.generate([prompt] * 3, max_new_tokens=5)
+    assert generator.generate([prompt], max_new_tokens=5)[0].ids == expected
 
 
 def test_a_conversation_is_read_from_its_new_words_on(monkeypatch: pytest.MonkeyPatch) -> None:

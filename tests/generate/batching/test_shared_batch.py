@@ -153,7 +153,11 @@ def test_a_stream_that_is_left_makes_room(steps: list[int]) -> None:
     generator = _shared(batch_size=1)
     stream = generator.stream([5, 6], max_new_tokens=90, eos_token_id=())
     next(stream)
+    (writing,) = [one for one in threading.enumerate() if one.name == "language model"]
+    assert not writing.daemon  # it would abort a process that ends meanwhile
     del stream
+    writing.join(20)
+    assert not writing.is_alive()
     found = generator.generate([[7, 8]], max_new_tokens=3, eos_token_id=())
     assert len(found[0].ids) == 3
     assert len(steps) < 60

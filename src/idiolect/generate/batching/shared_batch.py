@@ -54,7 +54,8 @@ class SharedBatch:
             self._scheduler.add(call)
             if not self._running:
                 self._running = True
-                threading.Thread(target=self._run, name="language model", daemon=True).start()
+                # No daemon: one that is in torch when the process ends would abort it.
+                threading.Thread(target=self._run, name="language model").start()
         try:
             while left:
                 piece = found.get()

@@ -19,6 +19,7 @@ from fuzz import run
 from fuzz.mutations import mutate, mutate_json
 from fuzz.targets import TARGETS, Target
 from idiolect.errors import CheckpointError, ConfigError, InputError
+from idiolect.models.language_model import LanguageModel
 from idiolect.pipeline.settings import PipelineSettings
 from idiolect.recommend.histories import Histories
 from idiolect.recommend.recommender import Recommender
@@ -197,6 +198,25 @@ def test_a_configuration_that_is_nested_too_deeply_is_refused(tmp_path: Path) ->
     path.write_text(f"seed = {'[' * 3000}")
     with pytest.raises(ConfigError, match="recursion"):
         PipelineSettings.load(path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"num_hidden_layers": 2**63 - 1}, "layers"),
+        ({"num_hidden_layers": 9_000}, "more than [0-9,]+ tensors"),
+        ({"intermediate_size": 2**63 - 1}, "no tensor has the size"),
+        ({"intermediate_size": 2**63}, "no tensor has the size"),
+    ],
+)
+def test_a_network_that_cannot_be_built_is_refused(
+    tmp_path: Path, changed: dict[str, int], message: str
+) -> None:
+    write_files.small_model().save(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+    with pytest.raises(ConfigError, match=message):
+        LanguageModel.load(tmp_path)
 
 
 def test_ranks_far_beyond_their_number_are_refused(tmp_path: Path) -> None:

@@ -62,6 +62,10 @@ _MINIMUM = {
 }
 
 
+_MOST_LAYERS = 10_000
+"""A bound on forged configurations. The deepest published networks have some hundreds."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RotaryScaling:
     """How rotary frequencies are scaled for texts longer than in pre-training."""
@@ -276,9 +280,14 @@ class TransformerConfig:
                 raise ConfigError(
                     f"{name} is {getattr(self, name)}", hint="at least 0, less than 1"
                 )
-        if self.num_encoder_layers + self.num_decoder_layers < 1:
+        layers = self.num_encoder_layers + self.num_decoder_layers
+        if layers < 1:
             raise ConfigError(
                 "the Transformer has no layers", hint="set num_encoder_layers or num_decoder_layers"
+            )
+        if layers > _MOST_LAYERS:
+            raise ConfigError(
+                f"the Transformer has {layers:,} layers", hint=f"{_MOST_LAYERS:,} at most"
             )
         if self.head_dim is None and self.hidden_size % self.num_attention_heads:
             raise ConfigError(

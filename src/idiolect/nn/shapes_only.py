@@ -9,15 +9,23 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
+from idiolect.errors import ConfigError
+
 __all__ = ["shapes_only"]
 
+_MAKES_TENSORS = (torch.empty, torch.zeros, torch.ones, torch.full, torch.arange)
 
-class _NoInitialization(TorchFunctionMode):
-    """Skips the functions of `torch.nn.init`.
+
+class _ShapesOnly(TorchFunctionMode):
+    """Skips the functions of `torch.nn.init`, and bounds what is built.
 
     On the "meta" device they compute nothing, but some import torch's compiler, which takes longer
     than building and loading a small model.
     """
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most = self.left = most
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
@@ -25,11 +33,26 @@ class _NoInitialization(TorchFunctionMode):
         kwargs = kwargs or {}
         if getattr(func, "__module__", None) == torch.nn.init.__name__:
             return kwargs["tensor"] if "tensor" in kwargs else args[0]
-        return func(*args, **kwargs)
+        if func not in _MAKES_TENSORS:
+            return func(*args, **kwargs)
+        self.left -= 1
+        if self.left < 0:
+            raise ConfigError(f"a network of more than {self.most:,} tensors is described")
+        try:
+            return func(*args, **kwargs)
+        except (RuntimeError, TypeError) as error:
+            raise ConfigError(f"no tensor has the size {args}") from error
 
 
 @contextmanager
-def shapes_only() -> Iterator[None]:
-    """Build modules on the "meta" device, without initial values."""
-    with torch.device("meta"), _NoInitialization():
+def shapes_only(most: int = 1_000_000) -> Iterator[None]:
+    """Build modules on the "meta" device, without initial values.
+
+    Args:
+        most: The most tensors to build. A forged `config.json` may ask for billions.
+
+    Raises:
+        ConfigError: There are more, or one has a size that no tensor can have.
+    """
+    with torch.device("meta"), _ShapesOnly(most):
         yield

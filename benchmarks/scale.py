@@ -18,10 +18,26 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 NODE_MEMORY = 200 << 20
 PART_BYTES = 50_000
+
+
+@contextmanager
+def measured() -> Iterator[Callable[[dict[str, int]], None]]:
+    """Measure a block; what it yields prints seconds, processor seconds and peak memory."""
+    took: dict[str, float] = {}
+
+    def report(counts: dict[str, int]) -> None:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(json.dumps({**took, "peak_mb": peak, **counts}), flush=True)
+
+    began, cpu = time.perf_counter(), time.process_time()
+    yield report
+    took |= {"seconds": time.perf_counter() - began, "cpu": time.process_time() - cpu}
 
 
 def drive(model: str, source: str, out: str, address: str) -> None:
@@ -32,9 +48,9 @@ def drive(model: str, source: str, out: str, address: str) -> None:
 
     connect(address)
     RayEncoder(model, address).encode(["the nodes load the model"] * 1024)
-    began, cpu = time.perf_counter(), _cpu()
-    shards = encode_on_ray(model, [source], out, address, part_bytes=PART_BYTES)
-    _report(time.perf_counter() - began, _cpu() - cpu, shards.record["counts"])
+    with measured() as report:
+        shards = encode_on_ray(model, [source], out, address, part_bytes=PART_BYTES)
+    report(shards.record["counts"])
 
 
 def alone(model: str, source: str, out: str) -> None:
@@ -45,19 +61,9 @@ def alone(model: str, source: str, out: str) -> None:
 
     encoder, counts = Encoder.load(model), EncodingCounts()
     encoder.encode(["the model is loaded"] * 16)
-    began, cpu = time.perf_counter(), _cpu()
-    encoder.encode_to(out, Corpus(source), counts=counts)
-    _report(time.perf_counter() - began, _cpu() - cpu, vars(counts))
-
-
-def _cpu() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
-
-
-def _report(seconds: float, cpu: float, counts: dict[str, int]) -> None:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"seconds": seconds, "cpu": cpu, "peak_mb": peak, **counts}))
+    with measured() as report:
+        encoder.encode_to(out, Corpus(source), counts=counts)
+    report(vars(counts))
 
 
 def _start(*arguments: str) -> subprocess.Popen[str]:

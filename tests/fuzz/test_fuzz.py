@@ -203,7 +203,8 @@ def test_a_configuration_that_is_nested_too_deeply_is_refused(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"num_hidden_layers": 2**63 - 1}, "layers"),
+        ({"num_hidden_layers": 2**63 - 1}, "layers is [0-9,]+ .10,000 at most"),
+        ({"head_dim": 2**33}, "attention_head_size is [0-9,]+ .1,000,000 at most"),
         ({"num_hidden_layers": 9_000}, "more than [0-9,]+ tensors"),
         ({"intermediate_size": 2**63 - 1}, "no tensor has the size"),
         ({"intermediate_size": 2**63}, "no tensor has the size"),

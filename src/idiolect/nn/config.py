@@ -62,8 +62,13 @@ _MINIMUM = {
 }
 
 
-_MOST_LAYERS = 10_000
-"""A bound on forged configurations. The deepest published networks have some hundreds."""
+# Bounds on forged configurations, a hundred times what published networks have.
+_MAXIMUM = {
+    "num_encoder_layers": 10_000,
+    "num_decoder_layers": 10_000,
+    "hidden_size": 1_000_000,
+    "attention_head_size": 1_000_000,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,19 +280,17 @@ class TransformerConfig:
         for name, minimum in _MINIMUM.items():
             if not getattr(self, name) >= minimum:
                 raise ConfigError(f"{name} is {getattr(self, name)}", hint=f"at least {minimum}")
+        for name, maximum in _MAXIMUM.items():
+            if getattr(self, name) > maximum:
+                raise ConfigError(f"{name} is {getattr(self, name):,}", hint=f"{maximum:,} at most")
         for name in ("dropout", "attention_dropout", "activation_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(
                     f"{name} is {getattr(self, name)}", hint="at least 0, less than 1"
                 )
-        layers = self.num_encoder_layers + self.num_decoder_layers
-        if layers < 1:
+        if self.num_encoder_layers + self.num_decoder_layers < 1:
             raise ConfigError(
                 "the Transformer has no layers", hint="set num_encoder_layers or num_decoder_layers"
-            )
-        if layers > _MOST_LAYERS:
-            raise ConfigError(
-                f"the Transformer has {layers:,} layers", hint=f"{_MOST_LAYERS:,} at most"
             )
         if self.head_dim is None and self.hidden_size % self.num_attention_heads:
             raise ConfigError(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import socket
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -55,6 +57,24 @@ def test_a_damaged_rebuild_is_not_taken_over(
         assert parts.index is not None
         assert parts.encoder is not None
     service.close()
+
+
+def test_an_answer_does_not_wait_for_its_confirmation() -> None:
+    # With Nagle's algorithm, each answer on a kept connection takes 40 ms.
+    with server._listen("127.0.0.1", 0) as listener:
+        with socket.create_connection(listener.getsockname()):
+            connection, _ = listener.accept()
+            with connection:
+                assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_a_server_starts_without_what_only_training_needs() -> None:
+    code = (
+        "import sys, idiolect.serve.app; "
+        "print(sorted({'sympy', 'torch.distributed.fsdp', 'transformers'} & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
 
 
 def test_what_cannot_be_served_is_named(tmp_path: Path) -> None:

@@ -21,8 +21,6 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from idiolect.nn.network import Network
 
@@ -95,6 +93,8 @@ class Workers:
 
     def shard(self, step: nn.Module) -> None:
         """Divide the weights of a module and its blocks among the processes, in place."""
+        from torch.distributed.fsdp import fully_shard  # its import takes seconds
+
         for block in all_blocks(step):
             fully_shard(block)
         fully_shard(step)
@@ -104,13 +104,13 @@ class Workers:
 
         Sharded gradients are averaged by `fully_shard`; others are summed by `sum_gradients`.
         """
-        return float(self.count) if any(isinstance(p, DTensor) for p in parameters) else 1.0
+        return float(self.count) if any(map(_is_sharded, parameters)) else 1.0
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Add the gradients of all processes in one transfer, unless sharding has done it."""
         if self.count == 1:
             return
-        plain = [p for p in parameters if not isinstance(p, DTensor)]
+        plain = [p for p in parameters if not _is_sharded(p)]
         if not plain:
             return
         for parameter in plain:
@@ -128,7 +128,7 @@ class Workers:
     def gather(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return whole tensors on the CPU, the same in each process."""
         return {
-            name: (t.full_tensor() if isinstance(t, DTensor) else t).detach().cpu()
+            name: (t.full_tensor() if _is_sharded(t) else t).detach().cpu()  # type: ignore[attr-defined]
             for name, t in tensors.items()
         }
 
@@ -136,9 +136,17 @@ class Workers:
     def scatter(whole: Tensor, like: Tensor) -> Tensor:
         """Distribute a whole tensor as another one is."""
         whole = whole.to(device=like.device, dtype=like.dtype)
-        if isinstance(like, DTensor):
-            return distribute_tensor(whole, like.device_mesh, like.placements)
-        return whole
+        if not _is_sharded(like):
+            return whole
+        from torch.distributed.tensor import DTensor, distribute_tensor
+
+        assert isinstance(like, DTensor)
+        return distribute_tensor(whole, like.device_mesh, like.placements)
+
+
+def _is_sharded(tensor: Tensor) -> bool:
+    """Whether it is a `DTensor`, whose class takes seconds to import."""
+    return hasattr(tensor, "device_mesh")
 
 
 def all_blocks(module: nn.Module) -> list[nn.Module]:

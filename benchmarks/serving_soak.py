@@ -1,0 +1,223 @@
+"""A server that answers everything a shop asks of it for a long time: memory, files, threads, damage.
+
+    python benchmarks/serving_soak.py [--requests 1000000] [--clients 16]
+
+Each request is drawn by lot: searches (hybrid, by words, filtered), similar items, embeddings,
+baskets, items that are added, changed, read and deleted, bodies that are no JSON or have wrong
+fields, ids that do not exist, and clients that leave before their answer. Every status must be the
+one that belongs to the request. In the end the index is checked: what was acknowledged must be
+there, what was deleted must not, and no page may be damaged. Items are 2,000, with the embedding
+rows of the package's own model, one thread for the model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import psutil
+from serving import WORDS, Connection, ours
+
+ITEMS = 2_000
+OWN = 500
+"""Items of each client, which only it writes, so that it knows what must be there."""
+
+
+def text(draw: random.Random) -> str:
+    """Return a few words of the shop."""
+    return " ".join(draw.choices(WORDS, k=draw.randint(2, 6)))
+
+
+def build(folder: Path) -> Path:
+    """Build the index of the shop."""
+    from idiolect import Encoder, Index, Item, LanguageModel
+
+    draw = random.Random(0)
+    Encoder(LanguageModel.load("idiolect-base"), layers=0).save(folder / "encoder")
+    items = [Item(f"i{n}", text(draw), {"price": n % 100}) for n in range(ITEMS)]
+    Index.build(folder / "index", str(folder / "encoder"), items).close()
+    lines = (
+        json.dumps({"user": f"u{user}", "items": [f"i{draw.randrange(ITEMS)}" for _ in range(8)]})
+        for user in range(500)
+    )
+    (folder / "histories.jsonl").write_text("\n".join(lines))
+    train = ("recommend", "train", folder / "histories.jsonl", "-o", folder / "ease")
+    command = [sys.executable, "-m", "idiolect", *map(str, train), "--model", "ease"]
+    subprocess.run(command, check=True, capture_output=True)
+    return folder / "index"
+
+
+class Client:
+    """One client with its own connection, lot and items.
+
+    Args:
+        address: The server's.
+        number: Its number, which decides its lot and the ids of its items.
+        counts: Updated with each request and its status.
+    """
+
+    def __init__(self, address: str, number: int, counts: Counter[str]) -> None:
+        self.address, self.number, self.counts = address, number, counts
+        self.draw = random.Random(number)
+        self.there: dict[str, str] = {}
+        """Texts of the items that were acknowledged and not deleted."""
+        self.kinds = {
+            self.search: 40,
+            self.similar: 10,
+            self.embeddings: 15,
+            self.recommend: 5,
+            self.add: 10,
+            self.delete: 5,
+            self.read: 5,
+            self.wrong: 7,
+            self.leave: 3,
+        }
+
+    async def run(self, count: int) -> None:
+        """Send so many requests, one after the other."""
+        self.connection = await Connection(self.address).open()
+        kinds, shares = list(self.kinds), list(self.kinds.values())
+        for _ in range(count):
+            await self.draw.choices(kinds, shares)[0]()
+        self.connection.writer.close()
+
+    async def ask(self, path: str, body: Any, expected: int = 200) -> dict[str, Any]:
+        """Send a request; its status must be the expected one."""
+        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+        status, answer = await self.connection.ask(path, raw)
+        self.counts[f"{path} {status}"] += 1
+        if status != expected:
+            raise RuntimeError(f"{path} {raw!r} was answered {status}: {answer[:300]!r}")
+        found: dict[str, Any] = json.loads(answer)
+        return found
+
+    async def search(self) -> None:
+        """Search in one of three ways."""
+        extra = self.draw.choice([{}, {"mode": "lexical"}, {"filter": {"price": {"$lt": 50}}}])
+        found = await self.ask("/search", {"query": text(self.draw), "top_k": 5, **extra})
+        prices = [hit["metadata"].get("price", 0) for hit in found["hits"]]
+        if "filter" in extra and any(price >= 50 for price in prices):
+            raise RuntimeError(f"a filter was not kept: {prices}")
+
+    async def similar(self) -> None:
+        """Ask for items like one."""
+        await self.ask("/similar", {"id": f"i{self.draw.randrange(ITEMS)}", "top_k": 5})
+
+    async def embeddings(self) -> None:
+        """Encode one to four texts."""
+        texts = [text(self.draw) for _ in range(self.draw.randint(1, 4))]
+        found = await self.ask("/v1/embeddings", {"input": texts})
+        assert len(found["data"]) == len(texts)
+
+    async def recommend(self) -> None:
+        """Ask what goes with a basket."""
+        ids = [f"i{self.draw.randrange(ITEMS)}" for _ in range(3)]
+        await self.ask("/recommend", {"history": ids, "top_k": 5})
+
+    async def add(self) -> None:
+        """Add or change one to three of its own items."""
+        own = {f"c{self.number}-{self.draw.randrange(OWN)}": text(self.draw) for _ in range(3)}
+        items = [{"id": i, "text": t, "metadata": {"price": 1}} for i, t in own.items()]
+        await self.ask("/items", {"items": items})
+        self.there |= own
+
+    async def delete(self) -> None:
+        """Delete one of its own items."""
+        if self.there:
+            one = self.draw.choice(list(self.there))
+            found = await self.ask("/items/delete", {"ids": [one]})
+            assert found["deleted"] == 1, one
+            del self.there[one]
+
+    async def read(self) -> None:
+        """Search for the exact text of one of its own items, which must be found."""
+        if self.there:
+            one = self.draw.choice(list(self.there))
+            body = {"query": self.there[one], "top_k": 50, "filter": {"price": 1}}
+            await self.ask("/search", body)
+
+    async def wrong(self) -> None:
+        """Send what must be refused."""
+        path, body, status = self.draw.choice(
+            [
+                ("/search", b"{no json", 400),
+                ("/search", {"query": "lamp", "top_k": -1}, 422),
+                ("/search", {"query": "lamp", "filter": {"$no": 1}}, 400),
+                ("/similar", {"id": "nobody"}, 404),
+                ("/v1/embeddings", {"input": []}, 422),
+                ("/nowhere", {}, 404),
+            ]
+        )
+        await self.ask(path, body, status)
+
+    async def leave(self) -> None:
+        """Close the connection before the answer."""
+        body = json.dumps({"query": text(self.draw)}).encode()
+        head = f"POST /search HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+        self.connection.writer.write(
+            head.encode() + b"Content-Type: application/json\r\n\r\n" + body
+        )
+        await self.connection.writer.drain()
+        self.connection.writer.close()
+        self.connection = await Connection(self.address).open()
+        self.counts["left"] += 1
+
+
+def check(index: Path, clients: list[Client]) -> None:
+    """Print what is wrong with the index."""
+    from idiolect import Index
+
+    there = {id_: text for client in clients for id_, text in client.there.items()}
+    with Index.open(str(index)) as opened:
+        own = [f"c{client.number}-{n}" for client in clients for n in range(OWN)]
+        found = {id_: item.text for id_, item in opened.store.fetch(own).items()}
+        damage = list(opened.store.verify())
+    lost = sum(found.get(id_) != text for id_, text in there.items())
+    back = found.keys() - there.keys()
+    print(f"{len(there):,} items acknowledged: {lost} lost; {len(back)} deleted ones are back")
+    print(f"damage: {damage}")
+
+
+def main() -> None:
+    """Run, and check."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--requests", type=int, default=1_000_000)
+    parser.add_argument("--clients", type=int, default=16)
+    given = parser.parse_args()
+    counts: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory() as folder:
+        index = build(Path(folder))
+        with ours(str(index), "--recommender", f"{folder}/ease") as (address, process):
+            measured = psutil.Process(process.pid)
+            clients = [Client(address, n, counts) for n in range(given.clients)]
+            share = max(1, given.requests // 20 // len(clients))
+
+            async def run() -> None:
+                await asyncio.gather(*(client.run(share) for client in clients))
+
+            for _ in range(20):
+                began, before = time.perf_counter(), counts.total()
+                asyncio.run(run())
+                rate = (counts.total() - before) / (time.perf_counter() - began)
+                print(
+                    f"{counts.total():9,} requests  {measured.memory_info().rss / 1e6:7.1f} MB"
+                    f"  {measured.num_fds():3} files  {measured.num_threads():3} threads"
+                    f"  {rate:.0f}/s",
+                    flush=True,
+                )
+        for name, count in sorted(counts.items()):
+            print(f"{count:9,} {name}")
+        check(index, clients)
+
+
+if __name__ == "__main__":
+    main()

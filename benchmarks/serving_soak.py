@@ -1,4 +1,4 @@
-"""A server that answers everything a shop asks of it for a long time: memory, files, threads, damage.
+"""A server that answers all that a shop asks for a long time: memory, files, threads, damage.
 
     python benchmarks/serving_soak.py [--requests 1000000] [--clients 16]
 
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
 from serving import WORDS, Connection, ours
 
 ITEMS = 2_000

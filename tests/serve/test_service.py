@@ -61,11 +61,12 @@ def test_a_damaged_rebuild_is_not_taken_over(
 
 def test_an_answer_does_not_wait_for_its_confirmation() -> None:
     # With Nagle's algorithm, each answer on a kept connection takes 40 ms.
-    with server._listen("127.0.0.1", 0) as listener:
-        with socket.create_connection(listener.getsockname()):
-            connection, _ = listener.accept()
-            with connection:
-                assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    with (
+        server._listen("127.0.0.1", 0) as listener,
+        socket.create_connection(listener.getsockname()),
+        listener.accept()[0] as connection,
+    ):
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_a_server_starts_without_what_only_training_needs() -> None:

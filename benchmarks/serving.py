@@ -3,7 +3,6 @@
     python benchmarks/serving.py throughput    batches of 16 clients against batch 1, and against a
                                                plain sentence-transformers + FastAPI server
     python benchmarks/serving.py latency       percentiles at half of the peak
-    python benchmarks/serving.py memory        resident memory over 100,000 requests
     python benchmarks/serving.py overload      more work than fits: 429, and memory
     python benchmarks/serving.py leaving       how soon a text ends when its client leaves
     python benchmarks/serving.py sigterm       how soon the server ends with an open stream
@@ -109,8 +108,8 @@ class Connection:
     async def post(self, path: str, body: bytes) -> int:
         return (await self.ask(path, body))[0]
 
-    async def ask(self, path: str, body: bytes) -> tuple[int, bytes]:
-        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    async def ask(self, path: str, body: bytes, method: str = "POST") -> tuple[int, bytes]:
+        head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
         self.writer.write(head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body)
         answer = await self.reader.readuntil(b"\r\n\r\n")
         length = int(answer.lower().split(b"content-length:")[1].split(b"\r\n")[0])
@@ -199,40 +198,6 @@ def latency(seconds: float) -> None:
     p50, p99 = (times[int(len(times) * share)] for share in (0.5, 0.99))
     both = f"p50 {1000 * p50:.1f} ms, p99 {1000 * p99:.1f} ms, {p99 / p50:.2f}x"
     print(f"peak {peak:.0f} texts/s; at half of it {both}")
-
-
-def memory(requests: int = 100_000) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        index = small_index(Path(folder))
-        with ours(index) as (address, process):
-            measured = psutil.Process(process.pid)
-
-            async def run() -> None:
-                draw = random.Random(3)
-                connections = [await Connection(address).open() for _ in range(8)]
-
-                async def client(connection: Connection, count: int) -> None:
-                    for n in range(count):
-                        text = " ".join(draw.choices("abcdefgh", k=4))
-                        if n % 4:
-                            await connection.post(
-                                "/v1/embeddings", b'{"input":"%s"}' % text.encode()
-                            )
-                        else:
-                            await connection.post("/search", b'{"query":"%s"}' % text.encode())
-
-                for step in range(10):
-                    began = time.perf_counter()
-                    share = requests // 10 // len(connections)
-                    await asyncio.gather(*(client(one, share) for one in connections))
-                    rate = requests / 10 / (time.perf_counter() - began)
-                    size = measured.memory_info().rss / 1e6
-                    print(
-                        f"{(step + 1) * requests // 10:8,} requests  {size:7.1f} MB  {rate:.0f}/s",
-                        flush=True,
-                    )
-
-            asyncio.run(run())
 
 
 def overload(seconds: float) -> None:
@@ -365,7 +330,6 @@ if __name__ == "__main__":
         choices=[
             "throughput",
             "latency",
-            "memory",
             "texts",
             "overload",
             "leaving",
@@ -378,7 +342,7 @@ if __name__ == "__main__":
         "--count",
         type=int,
         default=None,
-        help="of requests (memory), texts (leaving) or kills (killed)",
+        help="of texts (leaving) or kills (killed)",
     )
     given = parser.parse_args()
     print(f"load {os.getloadavg()[0]:.1f}")

@@ -72,14 +72,14 @@ class Client:
         self.there: dict[str, str] = {}
         """Texts of the items that were acknowledged and not deleted."""
         self.kinds = {
-            self.search: 40,
-            self.similar: 10,
-            self.embeddings: 15,
-            self.recommend: 5,
-            self.add: 10,
-            self.delete: 5,
-            self.read: 5,
-            self.wrong: 7,
+            self.search: 20,
+            self.similar: 8,
+            self.recommend: 4,
+            self.embeddings: 30,
+            self.add: 4,
+            self.delete: 2,
+            self.read: 15,
+            self.wrong: 14,
             self.leave: 3,
         }
 
@@ -91,19 +91,22 @@ class Client:
             await self.draw.choices(kinds, shares)[0]()
         self.connection.writer.close()
 
-    async def ask(self, path: str, body: Any, expected: int = 200) -> dict[str, Any]:
+    async def ask(self, path: str, body: Any = None, expected: int = 200) -> dict[str, Any]:
         """Send a request; its status must be the expected one."""
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-        status, answer = await self.connection.ask(path, raw)
-        self.counts[f"{path} {status}"] += 1
+        method = "GET" if body is None else "POST"
+        status, answer = await self.connection.ask(path, raw if method == "POST" else b"", method)
+        name = path if method == "POST" else "GET " + path.rpartition("/")[0]
+        self.counts[f"{name} {status}"] += 1
         if status != expected:
             raise RuntimeError(f"{path} {raw!r} was answered {status}: {answer[:300]!r}")
         found: dict[str, Any] = json.loads(answer)
         return found
 
     async def search(self) -> None:
-        """Search in one of three ways."""
-        extra = self.draw.choice([{}, {"mode": "lexical"}, {"filter": {"price": {"$lt": 50}}}])
+        """Search in one of four ways."""
+        ways = [{}, {"mode": "lexical"}, {"mode": "dense"}, {"filter": {"price": {"$lt": 50}}}]
+        extra: dict[str, Any] = self.draw.choice(ways)
         found = await self.ask("/search", {"query": text(self.draw), "top_k": 5, **extra})
         prices = [hit["metadata"].get("price", 0) for hit in found["hits"]]
         if "filter" in extra and any(price >= 50 for price in prices):
@@ -140,11 +143,11 @@ class Client:
             del self.there[one]
 
     async def read(self) -> None:
-        """Search for the exact text of one of its own items, which must be found."""
+        """Read one of its own items, which must be as it was written."""
         if self.there:
             one = self.draw.choice(list(self.there))
-            body = {"query": self.there[one], "top_k": 50, "filter": {"price": 1}}
-            await self.ask("/search", body)
+            found = await self.ask(f"/items/{one}")
+            assert found["text"] == self.there[one], one
 
     async def wrong(self) -> None:
         """Send what must be refused."""

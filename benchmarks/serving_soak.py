@@ -1,13 +1,14 @@
 """A server that answers all that a shop asks for a long time: memory, files, threads, damage.
 
-    python benchmarks/serving_soak.py [--requests 1000000] [--clients 16]
+    python benchmarks/serving_soak.py [--requests 1000000] [--clients 16] [--workers 2]
 
 Each request is drawn by lot: searches (hybrid, by words, filtered), similar items, embeddings,
 baskets, items that are added, changed, read and deleted, bodies that are no JSON or have wrong
 fields, ids that do not exist, and clients that leave before their answer. Every status must be the
 one that belongs to the request. In the end the index is checked: what was acknowledged must be
-there, what was deleted must not, and no page may be damaged. Items are 2,000, with the embedding
-rows of the package's own model, one thread for the model.
+there, what was deleted must not, and no page may be damaged. What one worker has acknowledged, the
+others must know at once. There are 2,000 items at first, with the embedding rows of the package's
+own model, one thread for the model.
 """
 
 from __future__ import annotations
@@ -196,12 +197,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--requests", type=int, default=1_000_000)
     parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
     counts: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder:
         index = build(Path(folder))
-        with ours(str(index), "--recommender", f"{folder}/ease") as (address, process):
-            measured = psutil.Process(process.pid)
+        options = ("--recommender", f"{folder}/ease", "--workers", str(given.workers))
+        with ours(str(index), *options) as (address, process):
+            first = psutil.Process(process.pid)
             clients = [Client(address, n, counts) for n in range(given.clients)]
             share = max(1, given.requests // 20 // len(clients))
 
@@ -212,10 +215,13 @@ def main() -> None:
                 began, before = time.perf_counter(), counts.total()
                 asyncio.run(run())
                 rate = (counts.total() - before) / (time.perf_counter() - began)
+                workers = first.children() or [first]
                 print(
-                    f"{counts.total():9,} requests  {measured.memory_info().rss / 1e6:7.1f} MB"
-                    f"  {measured.num_fds():3} files  {measured.num_threads():3} threads"
-                    f"  {rate:.0f}/s",
+                    f"{counts.total():9,} requests  {rate:.0f}/s  MB, files, threads of each:",
+                    [
+                        (round(one.memory_info().rss / 1e6), one.num_fds(), one.num_threads())
+                        for one in workers
+                    ],
                     flush=True,
                 )
         for name, count in sorted(counts.items()):

@@ -36,8 +36,8 @@ PARTS = ("static", "language", "layers", "minilm")
 """In this order; they may also run side by side, but for `layers`, which follows `language`."""
 
 ADAPTED = ("icecat", "scifact", "demo")
-"""Collections whose text the whole language model reads; in the others, new tokens are the sums of
-their pieces."""
+"""Collections whose text the whole language model reads; in the others, new tokens keep their
+initial rows: the sums of their pieces' rows without layers, and the means with two."""
 
 
 @dataclass

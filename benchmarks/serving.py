@@ -330,7 +330,6 @@ if __name__ == "__main__":
         choices=[
             "throughput",
             "latency",
-            "texts",
             "overload",
             "leaving",
             "sigterm",

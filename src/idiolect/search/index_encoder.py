@@ -1,8 +1,8 @@
 """`IndexEncoder`: the encoder of an index, found, loaded when it is needed, and verified.
 
 An index stores the fingerprint of the encoder that computed its vectors, and where the encoder is:
-a name, or a path both absolute and relative to the index. So either of them may be moved alone, or
-both together.
+a name, or a path both absolute and relative to the index. So the index may be moved alone, or both
+together.
 """
 
 from __future__ import annotations

@@ -43,9 +43,10 @@ def test_a_killed_server_loses_no_acknowledged_item(tmp_path: Path) -> None:
     draw, acknowledged = random.Random(5), list[str]()
     for moment in range(2):
         with running(index) as (url, process):
-            threading.Timer(draw.uniform(0.05, 0.6), process.kill).start()
             with idiolect.Client(url, retries=0) as client:
                 for n in range(100_000):
+                    if n == 1:
+                        threading.Timer(draw.uniform(0.0, 0.5), process.kill).start()
                     id = f"{moment}-{n}"
                     try:
                         client.add([Item(id, draw.choice("abcdefgh") + " b c")])
@@ -74,6 +75,24 @@ def test_several_workers_read_while_one_writes(tmp_path: Path) -> None:
         assert 'idiolect_requests_total{route="/items",status="200"} 20.0' in metrics
         process.terminate()
         assert process.wait(20) == 0
+
+
+def test_workers_end_with_a_supervisor_that_was_killed(folder: Path) -> None:
+    with running(folder / "writer", "--workers", "2") as (url, process):
+        address = urlsplit(url)
+        place = (str(address.hostname), int(address.port or 0))
+        with idiolect.Client(url) as client:
+            assert client.info
+        process.kill()
+        process.wait()
+        for _ in range(200):
+            try:
+                socket.create_connection(place, timeout=5).close()
+            except OSError:
+                break
+            time.sleep(0.1)
+        else:
+            pytest.fail("a worker still listens")
 
 
 def test_clients_that_send_headers_slowly_are_closed(folder: Path) -> None:

@@ -105,11 +105,23 @@ def _work(settings: ServeSettings, listener: socket.socket, address: str) -> Non
 
 def _work_or_exit(settings: ServeSettings, listener: socket.socket, address: str) -> None:
     """Serve in a worker; log why that is impossible, and exit with the status 1."""
+    threading.Thread(target=_end_with_the_supervisor, daemon=True).start()
     try:
         _work(settings, listener, address)
     except IdiolectError as error:
         _LOG.error("%s", error)
         sys.exit(1)
+
+
+def _end_with_the_supervisor() -> None:
+    """Wait for the process that started this worker, and shut down as soon as it has ended.
+
+    One that was killed cannot end its workers. They would hold the port and the memory for good.
+    """
+    supervisor = multiprocessing.parent_process()
+    if supervisor is not None:
+        supervisor.join()
+        signal.raise_signal(signal.SIGTERM)
 
 
 class _Server(uvicorn.Server):

@@ -73,15 +73,16 @@ class Client:
         self.there: dict[str, str] = {}
         """Texts of the items that were acknowledged and not deleted."""
         self.kinds = {
-            self.search: 20,
-            self.similar: 8,
-            self.recommend: 4,
-            self.embeddings: 30,
-            self.add: 4,
-            self.delete: 2,
-            self.read: 15,
-            self.wrong: 14,
+            self.read: 35,
+            self.wrong: 25,
+            self.embeddings: 15,
+            self.search: 8,
+            self.health: 5,
+            self.similar: 4,
             self.leave: 3,
+            self.recommend: 2,
+            self.add: 2,
+            self.delete: 1,
         }
 
     async def run(self, count: int) -> None:
@@ -149,6 +150,10 @@ class Client:
             one = self.draw.choice(list(self.there))
             found = await self.ask(f"/items/{one}")
             assert found["text"] == self.there[one], one
+
+    async def health(self) -> None:
+        """Ask whether the server is there."""
+        await self.ask("/health")
 
     async def wrong(self) -> None:
         """Send what must be refused."""

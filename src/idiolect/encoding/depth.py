@@ -1,9 +1,9 @@
-"""Choose how many layers of a model an encoder should have: by pairs kept out of training.
+"""Choose how many layers of a model an encoder uses, by validation on held-out queries.
 
-A deeper encoder is not always a better one. With few pairs the averaged embedding rows of a
-language model, its static encoder, often beat its first layers, at a hundredth of the cost. So a
-few depths are tried: each is trained for a few steps on most of the pairs, and ranks the documents
-for the queries of the rest.
+A deeper encoder is not always a better one. With few pairs, a static encoder (the mean of the
+language model's embedding rows) often beats the first layers, at a hundredth of the cost. So a few
+depths are tried: each is trained for a few steps on most of the pairs, and evaluated by how well it
+ranks documents for the held-out queries.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from idiolect.training.progress import duration, notice
 __all__ = ["DepthTrial", "Layers", "TrialRun", "candidate_depths", "choose_depth", "with_layers"]
 
 Layers = int | Literal["auto"]
-"""A number of layers, or the choice among a few."""
+"""A number of layers, or `auto` to choose among a few."""
 TrialRun = Callable[[Encoder, Sequence[Pair], Path], Encoder]
-"""Trains an encoder on pairs for a few steps, with a run's folder."""
+"""Trains an encoder on pairs for a few steps, in the given folder, and returns it."""
 
 _WHOLE = 12
-"""Up to so many layers, the whole model is a candidate."""
+"""The whole model is a candidate if it has at most this many layers."""
 _HELD_OUT, _MAX_QUERIES, _MAX_DOCUMENTS = 0.2, 200, 2000
 _MIN_QUERIES = 10
 _RANKS = 10
@@ -43,27 +43,27 @@ _RANKS = 10
 
 @dataclass(frozen=True, kw_only=True)
 class DepthTrial:
-    """What a depth achieved, and what that cost."""
+    """The result of one depth, and its cost."""
 
     layers: int
     """Number of layers."""
     ndcg: float
-    """nDCG@10 of the queries kept out, among the documents of the pairs."""
+    """nDCG@10 of the held-out queries, among the documents of the pairs."""
     seconds: float
-    """Time for training and encoding."""
+    """Seconds for training and encoding."""
 
 
 def with_layers(encoder: Encoder, layers: int) -> Encoder:
-    """Return an encoder of the first layers; a static one reads texts of any length.
+    """Return an encoder of the first `layers` layers; with 0, a static one without a length limit.
 
     Raises:
-        ConfigError: The model does not have so many layers, or cannot be cut.
+        ConfigError: The model has fewer layers, or cannot be truncated.
     """
     return encoder.with_changes(layers=layers, **({} if layers else {"max_length": None}))
 
 
 def candidate_depths(whole: int) -> tuple[int, ...]:
-    """Return the depths to try: none, two, a quarter of the layers, and all of at most twelve.
+    """Return the depths to try: 0, 2, a quarter of the layers, and all if there are at most 12.
 
     >>> candidate_depths(30), candidate_depths(6)
     ((0, 2, 7), (0, 1, 2, 6))
@@ -72,26 +72,26 @@ def candidate_depths(whole: int) -> tuple[int, ...]:
 
 
 def choose_depth(encoder: Encoder, pairs: Sequence[Pair], run: TrialRun, folder: Path) -> int:
-    """Return the depth that ranks best for queries kept out; of equal ones the shallowest.
+    """Return the depth with the best nDCG on held-out queries; the shallowest wins a tie.
 
     The trials are recorded in `folder/depths.json`, and their cost is printed. A run that is
     resumed reads the choice from there.
 
     Args:
-        encoder: The encoder of the whole model, which stays unchanged.
-        pairs: The pairs. A fifth of the queries, at most 200, are kept out.
+        encoder: The encoder of the whole model. It is not changed.
+        pairs: The pairs. A fifth of the queries, at most 200, are held out.
         run: Trains a trial.
         folder: The folder of the run.
 
     Raises:
-        ConfigError: The encoder is static already, or cannot be cut.
-        InputError: There are too few different queries.
-        CheckpointError: The folder's trials are those of another model or other pairs.
+        ConfigError: The encoder is already static, or cannot be truncated.
+        InputError: There are too few distinct queries.
+        CheckpointError: The folder has the trials of another model or of other pairs.
     """
     network = encoder.model.network
     if network.context_free:
         raise ConfigError("layers is 'auto', but the encoder is static", hint="leave it out")
-    first_layers(encoder.model, 1)  # fails early if it cannot be cut
+    first_layers(encoder.model, 1)  # fails early if the model cannot be truncated
     whole = PairTable.of(pairs)
     identity = {"encoder": encoder.fingerprint, "pairs": whole.fingerprint}
     path = folder / "depths.json"
@@ -122,7 +122,7 @@ def choose_depth(encoder: Encoder, pairs: Sequence[Pair], run: TrialRun, folder:
 
 
 def _split(table: PairTable) -> tuple[list[int], list[Pair]]:
-    """Return the numbers of the queries kept out, and the pairs of the others."""
+    """Return the indices of the held-out queries, and the pairs of the other queries."""
     count = min(_MAX_QUERIES, math.ceil(_HELD_OUT * len(table.queries)))
     if count < _MIN_QUERIES:
         raise InputError(

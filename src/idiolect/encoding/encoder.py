@@ -170,16 +170,17 @@ class Encoder:
     def save(self, directory: str | Path, *, precision: str = "fp32") -> None:
         """Write the model atomically, so that `load` and sentence-transformers can load it.
 
-        sentence-transformers computes the same vectors or, with echo pooling, a bidirectional
-        causal model or the encoder alone of some encoder-decoder models, refuses the directory.
+        sentence-transformers computes the same vectors. It refuses the directory of an encoder that
+        it does not support: echo pooling, a bidirectional causal model, or only the encoder of some
+        encoder-decoder models.
 
         Args:
             directory: The directory.
             precision: `int8` stores a static encoder's rows in a quarter of the space.
 
         Raises:
-            InputError: The directory cannot be written to, or weights were quantized by `to_int8`.
-            ConfigError: Another precision, or `int8` for an encoder that is not static.
+            InputError: The directory cannot be written to, or `to_int8` quantized the weights.
+            ConfigError: An unknown precision, or `int8` for an encoder that is not static.
         """
         if precision != "fp32" and not (self.model.network.context_free and precision == "int8"):
             raise ConfigError(f"precision {precision!r}", hint="int8 is for static encoders only")
@@ -386,7 +387,7 @@ class Encoder:
         return fitted.after(self.projection)
 
     def use_projection(self, projection: Projection) -> None:
-        """Map vectors by a projection from now on; that of a static encoder goes into its rows."""
+        """Apply a projection to all later vectors; a static encoder multiplies it into its rows."""
         self.projection = projection.to(self.model.network.device)
         if self.model.network.context_free:
             fold_projection(self.model, self.projection, normalized=self.normalize)

@@ -16,13 +16,13 @@ from idiolect.text.templates.text_template import TextTemplate
 __all__ = ["check_finite", "hidden_states", "second_copy", "usual_tokens_per_batch"]
 
 _TOKENS_PER_BATCH = 2048
-"""On a CPU: few enough to stay in its caches."""
+"""Tokens per batch on a CPU: few enough that activations stay in its caches."""
 _LARGE_BATCH = 1 << 15
-"""On an accelerator, which needs large batches, and for a network without layers."""
+"""Tokens per batch on an accelerator, and for a network without layers."""
 
 
 def usual_tokens_per_batch(network: Network) -> int:
-    """Return how many tokens a network reads at once by default."""
+    """Return the default number of tokens per forward pass of a network."""
     small = network.device.type == "cpu" and not network.context_free
     return _TOKENS_PER_BATCH if small else _LARGE_BATCH
 
@@ -43,7 +43,7 @@ def hidden_states(
         network: The network; of an encoder-decoder network only the encoder is used.
         rows: Ids; rows may differ in length.
         bidirectional: Let a decoder's tokens attend to later ones as well.
-        precision: Format of matrix products in `torch.inference_mode`. Training has its own.
+        precision: Format of matrix products in `torch.inference_mode`; training does not use it.
         token_types: The segment of each id, for a network that has segments; others ignore it.
     """
     lengths = torch.tensor([len(row) for row in rows], dtype=torch.long)
@@ -79,7 +79,7 @@ def check_finite(vectors: Tensor, batch: Sequence[int]) -> None:
 
     Args:
         vectors: Shape (texts, dimensions).
-        batch: The numbers of the texts.
+        batch: The index of each text.
 
     Raises:
         VerificationError: A vector is not finite; the message names the first such text.

@@ -91,7 +91,7 @@ class EncoderLayout:
     trained_dimensions: tuple[int, ...] = ()
     """Shorter widths the model was trained for (Matryoshka)."""
     published: bool = False
-    """Whether it was published as an encoder, not made of a language model; see
+    """Whether it was published as an encoder, not derived from a language model; see
     `idiolect.search.hybrid_weight`."""
 
     @classmethod
@@ -108,7 +108,7 @@ class EncoderLayout:
         kinds = [kind for kind, _ in steps]
         static = kinds[:1] == ["StaticEmbedding"]
         if static:
-            # It averages its rows itself.
+            # StaticEmbedding includes the pooling, so there is no Pooling module.
             steps, kinds = [steps[0], ("", ""), *steps[1:]], ["Transformer", "Pooling", *kinds[1:]]
         if kinds[:2] != ["Transformer", "Pooling"] or tuple(kinds[2:]) not in _ENDINGS:
             raise ConfigError(
@@ -166,7 +166,7 @@ class EncoderLayout:
             split_special_tokens: Whether the names of special tokens in texts and prompts are text.
         """
         family, static = model.family, model.network.context_free
-        filler = model.tokenizer.engine.id_to_token(0)  # to pad with; it stays a token of text
+        filler = model.tokenizer.engine.id_to_token(0)  # pads; stays an ordinary token
         pooling: dict[str, Any] = {
             "word_embedding_dimension": model.network.config.hidden_size,
             "pooling_mode": _PUBLISHED_POOLINGS[self.pooling],
@@ -193,7 +193,7 @@ class EncoderLayout:
         first = "StaticEmbedding" if static else "Transformer"
         transformer = _read_optional(directory / "sentence_bert_config.json")
         transformer |= {"max_seq_length": self.max_length, "do_lower_case": False}
-        # Padding on the left would shift the positions of the text, and weighted pooling.
+        # Padding on the left would shift the positions of tokens, and so change weighted pooling.
         tokenizer = _read_optional(directory / "tokenizer_config.json")
         tokenizer |= {"padding_side": "right", "truncation_side": "right"}
         tokenizer["split_special_tokens"] = split_special_tokens

@@ -7,8 +7,8 @@
   dimensions of hidden states are large, and activations are rarely negative.
 - The product is oneDNN's for unsigned inputs and signed weights, for which processors have an
   instruction (VNNI). Inputs are shifted by 128 to be unsigned; the product subtracts the shift.
-- Processors without it add two products in 16 bits, which eight bits of input overflow, in silence.
-  There, inputs have seven bits.
+- Processors without it add two products in 16 bits, which silently overflows with 8-bit inputs.
+  There, inputs have 7 bits.
 - Embeddings, norms, attention scores and activations stay in float32.
 """
 
@@ -56,7 +56,7 @@ class Int8Linear(nn.Module):
         codes = (weight / scale[:, None]).round().to(torch.int8)
         self.shape = tuple(weight.shape)
         self.levels = 127 if _sums_eight_bits() else 63
-        """Steps of an input above its row's middle, and below it."""
+        """Largest absolute code of an input: 127 for 8 bits, 63 for 7 bits."""
         # Not buffers: the packed layout is private to oneDNN and must not be saved.
         self._weight = kernels.qlinear_prepack(codes, None)
         # Buffers, so that the fingerprint of an encoder depends on them.
@@ -88,7 +88,7 @@ def encoding_precision(network: Network, precision: MatrixPrecision) -> ChosenPr
 
 
 def with_int8(network: _M) -> _M:
-    """Return a network whose body has 8-bit linear layers, and which shares all else.
+    """Return a network whose body has 8-bit linear layers; it shares all other modules.
 
     Task heads are unchanged, since vectors do not depend on them.
 
@@ -112,7 +112,7 @@ def _product(codes: Tensor, shift: int, weight: Tensor, scale: Tensor, zeros: Te
 
     Shape: codes (rows, in), result (rows, out).
     """
-    # The sum wraps around to the unsigned value. Adding 128 is subtracting it.
+    # int8 addition wraps around: adding -128 has the same bits as adding 128.
     unsigned = codes.add(shift - 256 if shift == 128 else shift).view(torch.uint8)
     product: Tensor = torch.ops.onednn.qlinear_pointwise(
         unsigned, 1.0, shift, weight, scale, zeros, None, 1.0, 0, torch.float32, "none", [], ""
@@ -122,7 +122,7 @@ def _product(codes: Tensor, shift: int, weight: Tensor, scale: Tensor, zeros: Te
 
 @cache
 def _sums_eight_bits() -> bool:
-    """Return whether this processor's products of eight bits are right at their largest."""
+    """Return whether products with 8-bit inputs do not overflow on this processor."""
     weight, ones = torch.full((16, 64), 127, dtype=torch.int8), torch.ones(16)
     packed = torch.ops.onednn.qlinear_prepack(weight, None)
     codes = torch.full((4, 64), 127, dtype=torch.int8)

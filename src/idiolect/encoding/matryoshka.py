@@ -40,19 +40,19 @@ class VectorSample:
     _parts: list[NDArray[np.float32]] = field(default_factory=list)
 
     def add(self, vectors: NDArray[np.float32], numbers: Sequence[int]) -> None:
-        """Add those of some vectors that belong to the sample, by their numbers."""
+        """Add those of `vectors` that belong to the sample; `numbers` are their indices."""
         step = -(-self.total // _SAMPLE)
         self._parts.append(vectors[[j for j, i in enumerate(numbers) if i % step == 0]])
 
     def warning(self, width: int) -> str | None:
-        """Return `untrained_width_warning`, if there are vectors."""
+        """Return `untrained_width_warning` for the sample, or None if it is empty."""
         if not self._parts:
             return None
         return untrained_width_warning(np.concatenate(self._parts), width)
 
 
 def shortened(vectors: NDArray[np.float32], width: int, *, normalize: bool) -> NDArray[np.float32]:
-    """Keep the first dimensions of vectors; normalized ones are normalized again."""
+    """Keep the first `width` dimensions; if `normalize` is true, normalize again."""
     if width == vectors.shape[1]:
         return vectors
     short = vectors[:, :width]

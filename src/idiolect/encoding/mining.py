@@ -3,9 +3,9 @@
 - A document that scores nearly as high as the known positive is probably an unlabeled positive, so
   it is excluded (positive-aware mining, Moreira et al. 2024, "NV-Retriever", 2407.15831). Other
   known positives of the query are excluded too.
-- The documents are encoded once, before training. Each epoch encodes the queries alone, which are
-  few and short, with the current weights, and searches the same document vectors (Xiong et al.
-  2020, "ANCE", 2007.00808, also search vectors of older weights).
+- The documents are encoded once, before training. Each epoch encodes only the queries, which are
+  few and short, with the current weights, and searches the same document vectors. (ANCE, Xiong et
+  al. 2020, 2007.00808, also searches vectors that were computed with older weights.)
 - The candidates of each epoch are saved, so a resumed run trains on the same ones.
 """
 
@@ -43,7 +43,7 @@ class Mining:
     """
 
     count: int = 1
-    """Negatives per pair, drawn anew in each epoch."""
+    """Negatives per pair, sampled again in each epoch."""
     pool: int = 30
     """Number of hardest candidates to draw from."""
     margin: float = 0.95
@@ -79,7 +79,7 @@ def mine(
         margin: See `Mining`.
 
     Returns:
-        Document numbers, padded with -1.
+        Document indices, padded with -1.
     """
     found = np.full((len(table), pool), -1, dtype=np.int64)
     for start in range(0, len(table), _ROWS):

@@ -43,7 +43,7 @@ class Pair:
 
 
 class PairFile:
-    """The pairs of a file, which is read again at each iteration.
+    """The pairs of a file. Each iteration reads the file again.
 
     Args:
         path: The file.
@@ -59,7 +59,7 @@ class PairFile:
     """
 
     skipped: Skipped
-    """Number of records skipped in the latest iteration, by reason, and their first places."""
+    """Records skipped in the latest iteration: counts by reason, and where the first ones are."""
 
     def __init__(
         self,
@@ -133,11 +133,11 @@ class PairFile:
 
 
 def read_texts(path: str | Path) -> dict[str, str]:
-    """Read a file of documents with ids: the title and the text of each, as the index joins them.
+    """Read a file of documents with ids. Title and text are joined as in an index.
 
     Raises:
-        InputError: The file or a record cannot be read, a record has no id or no text, or an id
-            comes twice.
+        InputError: The file or a record cannot be read, a record has no id or no text, or an id is
+            repeated.
     """
     return _by_id(documents_with_ids(Path(path)))
 
@@ -161,10 +161,10 @@ def _by_id(rows: Iterable[tuple[str, str, str]]) -> dict[str, str]:
 
 
 def _listed(value: Any, name: str, where: str, *, ids: bool = False) -> list[Any]:
-    """Return a field's value as a list; it may be a list in JSON.
+    """Return a field's value as a list; a JSON list is parsed.
 
-    A text that begins with a bracket but is no list of texts, or of ids, is itself the value, such
-    as `[2024] A review`.
+    A text that begins with a bracket but is not a JSON list of texts (or of ids) is a single value,
+    such as `[2024] A review`.
     """
     if value is None or value == "":
         return []
@@ -199,7 +199,7 @@ def _text(value: Any, texts: Mapping[str, str] | None, kind: str, where: str) ->
 
 @dataclass
 class PairTable:
-    """Pairs of text numbers; each different text is stored once.
+    """Pairs as indices into lists of distinct texts.
 
     >>> table = PairTable.of([Pair("a", "x"), Pair("a", "y"), Pair("b", "x")])
     >>> table.pairs, table.right
@@ -210,7 +210,7 @@ class PairTable:
     documents: Sequence[str] = ()
     """The documents of the pairs, and other candidates for negatives; stored on disk."""
     pairs: list[tuple[int, int]] = field(default_factory=list)
-    """Query number and document number of each pair."""
+    """Query index and document index of each pair."""
     negatives: list[tuple[int, ...]] = field(default_factory=list)
     """The explicit negatives of each pair."""
     scores: list[tuple[float, ...]] = field(default_factory=list)
@@ -221,17 +221,17 @@ class PairTable:
 
     @classmethod
     def of(cls, pairs: Iterable[Pair], corpus: Iterable[str] = ()) -> Self:
-        """Number the texts.
+        """Build a table from pairs.
 
-        A negative that is a positive of the query in another pair is removed.
+        A negative that is a positive of the same query in another pair is removed.
 
         Args:
             pairs: The pairs; repeated ones are removed.
             corpus: Additional documents.
 
         Raises:
-            InputError: There are no pairs, a text is empty, or the number of scores differs from
-                that of documents.
+            InputError: There are no pairs, a text is empty, or a pair with scores does not have one
+                for its document and for each negative.
         """
         table, stored = cls(), TextFile()
         table.documents = stored
@@ -306,14 +306,14 @@ def _check(pair: Pair, number: int) -> None:
 
 
 class _Numbers:
-    """Numbers of distinct texts, by digest, so that the texts need not stay in memory."""
+    """Indices of distinct texts, by digest, so that the texts need not stay in memory."""
 
     def __init__(self, append: Callable[[str], object]) -> None:
         self._append = append
         self._numbers: dict[bytes, int] = {}
 
     def number(self, text: str) -> int:
-        """Return the number of a text; a new one is appended."""
+        """Return the index of a text; a new text is appended."""
         digest = text_digest(text)
         if digest not in self._numbers:
             self._numbers[digest] = len(self._numbers)
@@ -321,6 +321,6 @@ class _Numbers:
         return self._numbers[digest]
 
     def known(self, text: str) -> set[int]:
-        """Return the number of a text, if it has one."""
+        """Return a set with the index of a text; empty if the text is unknown."""
         digest = text_digest(text)
         return {self._numbers[digest]} if digest in self._numbers else set()

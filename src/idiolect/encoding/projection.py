@@ -39,9 +39,9 @@ class Projection:
     """The map x ↦ W·x + b, in float32."""
 
     weight: Tensor
-    """Shape: (out, in)."""
+    """W. Shape: (out, in)."""
     bias: Tensor
-    """Shape: (out,)."""
+    """b. Shape: (out,)."""
 
     @classmethod
     def fit(
@@ -52,9 +52,8 @@ class Projection:
         Args:
             vectors: Vectors of some texts. Shape: (texts, dimensions).
             whiten: Also center and scale, which changes inner products.
-            linear: Scale without centering. The map of a sum is then the sum of the maps. The
-                direction that all vectors share is scaled down like any other, which nearly removes
-                it.
+            linear: Scale without centering, so that the map is linear (no bias). The direction that
+                all vectors share is scaled down like any other, which nearly removes it.
         """
         exact = vectors.astype(np.float64)
         centered = whiten and not linear

@@ -19,8 +19,8 @@ __all__ = ["fit_projection", "fold_projection"]
 
 _TEXTS_PER_DIMENSION = 4
 _ROW_LENGTH = 10.0
-"""Median length of the rows. Adam moves each number by about the learning rate. At this length, a
-rate that suits the tokens' weights, which are around one, also suits the rows."""
+"""Median norm that rows are scaled to. Adam changes each element by about the learning rate. At
+this norm, a rate that suits the token weights (around one) also suits the rows."""
 
 
 def fit_projection(
@@ -33,14 +33,14 @@ def fit_projection(
 ) -> Projection:
     """Fit a projection to the vectors of a sample of texts; see `Encoder.project`.
 
-    The vectors of a static model are whitened without centering: then the map of a sum of rows is
-    the sum of their maps, so a new token that begins as the sum of its pieces changes no vector.
-    Encoders tuned from there also rank better (docs/results.md).
+    The vectors of a static model are whitened without centering. The map is then linear, so a new
+    token that is initialized as the sum of its pieces' rows changes no vector. Encoders tuned from
+    there also rank better (docs/results.md).
 
     Args:
         model: The encoder's model.
         reader: Converts texts to rows of ids.
-        pool_rows: Returns the vectors of rows. Shape: (rows, dimensions).
+        pool_rows: Returns the vectors of rows of ids. Shape: (rows, dimensions).
         texts: Documents.
         whiten: As in `Projection.fit`.
     """
@@ -62,16 +62,16 @@ def fit_projection(
 
 
 def fold_projection(model: LanguageModel, projection: Projection, *, normalized: bool) -> None:
-    """Apply a projection to the rows of a static model, once and for all.
+    """Multiply a projection into the rows of a static model.
 
-    The mean of mapped rows is the mapped mean, so vectors stay the same, except for texts with
-    added tokens, whose rows become the sums of their pieces' mapped rows.
+    The mean of mapped rows is the mapped mean, so vectors do not change. The exception is texts
+    with added tokens: the rows of these become the sums of their pieces' mapped rows.
 
     Args:
         model: The static model; it is changed in place.
         projection: The projection.
-        normalized: Whether vectors are normalized. The rows are then also scaled, which vectors do
-            not depend on.
+        normalized: Whether vectors are normalized. The rows are then also scaled, which does not
+            change normalized vectors.
     """
     table = model.network.tokens.weight
     assert isinstance(table, Tensor)

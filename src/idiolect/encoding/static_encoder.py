@@ -11,7 +11,8 @@ __all__ = ["should_whiten"]
 def should_whiten(encoder: Encoder) -> bool:
     """Return whether an encoder is static and its rows are still those of a language model.
 
-    These share a dominant direction that makes all texts similar until it is removed.
+    The rows of a language model share a dominant direction, which makes all texts similar until it
+    is removed.
     """
     model = encoder.model
     is_plain = encoder.projection is None and not model.settings.get(WHITENED, False)

@@ -19,7 +19,7 @@ __all__ = ["EncodingCounts", "TextReader", "by_length", "check_length", "check_t
 
 _DEFAULT_LENGTH = 512
 _UNLIMITED = 1 << 30
-"""Tokens of a text for a model that averages rows."""
+"""Maximum tokens of a text for a static model, which has no limit of its own."""
 _LOG = logging.getLogger(__name__)
 
 _PROMPT_NAMES = {"document": ("document", "passage", "corpus"), "query": ("query",)}
@@ -28,7 +28,7 @@ _PROMPT_NAMES = {"document": ("document", "passage", "corpus"), "query": ("query
 
 @dataclass
 class EncodingCounts:
-    """Counts of texts and tokens; they add up over all calls they are passed to."""
+    """Counts of texts and tokens, summed over all calls that they are passed to."""
 
     texts: int = 0
     """Texts encoded."""
@@ -47,7 +47,7 @@ class EncodingCounts:
             setattr(self, name, getattr(self, name) + value)
 
     def add_to(self, others: EncodingCounts | None, max_length: int) -> None:
-        """Add these to the caller's counts, or log a warning if it has none; see `warn`."""
+        """Add these counts to `others`, or log a warning if that is None; see `warn`."""
         if others is None:
             self.warn(max_length)
         else:
@@ -115,7 +115,7 @@ class TextReader:
         return rows
 
     def read_ids(self, ids: Sequence[int], counts: EncodingCounts) -> list[int]:
-        """Return the row of a text given as its ids, without special tokens and prompt."""
+        """Return the row of a text that is given as ids without special tokens and prompt."""
         counts.texts += 1
         if not ids:
             counts.empty += 1
@@ -190,7 +190,7 @@ def check_length(model: LanguageModel, max_length: int | None) -> int:
     config, taken = model.network.config, model.network.virtual_tokens
     rows = config.max_position_embeddings - taken if config.has_position_table else None
     if max_length is not None and rows is not None and rows < max_length <= rows + taken:
-        max_length = rows  # virtual tokens, added since, take the other positions
+        max_length = rows  # virtual tokens that were added later use the other positions
     if max_length is not None:
         if max_length < 4 or (rows is not None and max_length > rows):
             raise ConfigError(

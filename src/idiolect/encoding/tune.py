@@ -39,10 +39,10 @@ __all__ = ["tune"]
 
 _LOG = logging.getLogger(__name__)
 _WITHOUT_PAIRS = "crops"
-"""The objective without pairs. Every text has crops; alone, they were the best or within .003 of it
-on docstrings and abstracts (`benchmarks/tuning_without_pairs.py`)."""
+"""The objective without pairs. Crops exist for every text; used alone, they were the best or within
+.003 of it on docstrings and abstracts (`benchmarks/tuning_without_pairs.py`)."""
 _TRIAL_STEPS = 60
-"""Steps for which each number of layers is trained before one is chosen."""
+"""Training steps of each candidate when the number of layers is chosen."""
 
 
 @checked
@@ -68,47 +68,47 @@ def tune(
 ) -> Encoder:
     """Train an encoder on pairs. Run it again to resume.
 
-    All other documents of a step are a pair's negatives, except those that are also right for its
-    query: documents that any pair names for it, and equal texts. The original embedding rows do not
-    move, whatever trains, unless they are unfrozen. Under `torchrun` every process calls this with
-    the same arguments; the result does not depend on the number of processes.
+    The other documents of a batch are the negatives of a pair, except the known positives of its
+    query (from any pair) and documents with equal texts. The original embedding rows are frozen
+    unless `unfreeze_original_rows` is set. Under `torchrun` every process calls this with the same
+    arguments; the result does not depend on the number of processes.
 
     Args:
         encoder: The encoder, whose network is changed in place; or a name or path to load.
         pairs: The pairs, or a file of them; see `idiolect.encoding.pairs`. A pair may also be a
             tuple of two texts, or a dict. Without pairs, the encoder is trained on crops of the
-            texts of `corpus`, which every text offers; a notice says how many have titles and
-            headings, for which see `tune_on_text`.
+            texts of `corpus`. A notice then says how many texts have titles and headings, which
+            `tune_on_text` can train on.
         output_dir: The run's folder; see `RunFolder`. The finished encoder is in
             `output_dir/model`.
         layers: Use only the first layers of the model, as in `Encoder`. `auto` chooses among a few
-            depths by pairs kept out; `output_dir/depths.json` tells what each achieved and its
-            cost, see `idiolect.encoding.depth`.
-        loss: What is minimised; see `idiolect.training.objectives.contrastive_losses`. By default
+            depths by held-out queries, and writes their scores and costs to
+            `output_dir/depths.json`; see `idiolect.encoding.depth`.
+        loss: The loss; see `idiolect.training.objectives.contrastive_losses`. By default
             `InfoNCE()`.
         dimensions: Shorter widths at which vectors should also be good (Matryoshka). An encoder
             without a projection gets one, so that its first dimensions are the principal axes.
-        whiten: Centre and scale the vectors by the pairs' documents first, for a model that was not
-            trained as an encoder; see `Encoder.project`. By default only a static encoder that
-            was not whitened before is.
-        mining: Add hard negatives to each pair, mined anew in each epoch.
+        whiten: First fit a whitening projection to the documents of the pairs, for a model that was
+            not trained as an encoder; see `Encoder.project`. By default, only for a static encoder
+            that is not whitened yet.
+        mining: Add hard negatives to each pair, mined again in each epoch.
         corpus: Further documents among which negatives are mined; without pairs, the texts to
             train on.
         epochs: Epochs over the pairs.
         steps: Steps of the whole run, instead of `epochs`.
-        train: What trains: the added `rows`; `rows+lora`, added rows and adapters, which are merged
-            at the end and also saved in `output_dir/adapter`; the `body`, everything but the
-            vocabulary's rows; `all`, everything but the original rows. The table of a static
-            encoder is its own copy, of which `all` trains every row; `rows` keeps the original
-            ones, and trains added rows, the tokens' weights and a projection.
-        lora: Size and place of the adapters.
-        unfreeze_original_rows: Train the published rows as well.
-        config: Sizes, rates and intervals, by default `tuning_config`'s; a dict names those that
-            differ from them. `micro_batch_size` is the
-            number of texts whose activations are held at once; with gradient caching the loss is
-            the same.
+        train: Which parameters to train: `rows`, the added embedding rows; `rows+lora`, added rows
+            and LoRA adapters, which are merged at the end and also saved in `output_dir/adapter`;
+            `body`, everything except embedding rows; `all`, everything except the original rows.
+            For a static encoder, `all` trains every row of its own copy of the table; `rows`
+            freezes the original rows, and trains added rows, token weights and a projection.
+        lora: Rank and targets of the adapters.
+        unfreeze_original_rows: Also train the original rows.
+        config: Training settings, by default those of `tuning_config`; a dict changes some of
+            these. `micro_batch_size` is the number of texts whose activations are held in memory;
+            with gradient caching the loss is the same.
         tensorboard: Write TensorBoard events to `output_dir/events`.
-        counts: Added to by the texts read. Without it, texts that are cut are logged as a warning.
+        counts: Updated with the numbers of texts read. Without it, truncated texts are logged as a
+            warning.
 
     Returns:
         The encoder, trained, in evaluation mode.
@@ -120,7 +120,7 @@ def tune(
             needs pairs without any.
         CheckpointError: `output_dir` holds another run, or its checkpoint is damaged.
         TrainingError: The loss is not finite or explodes.
-        VerificationError: Original rows moved.
+        VerificationError: Frozen original rows have changed.
     """
     encoder = check_trainable(load_if_named(encoder, Encoder, "encoder"))
     dimensions = tuple(iterate(dimensions, "dimensions", "a list of numbers"))
@@ -176,7 +176,7 @@ def tune(
     cut = truncating(encoder, config.max_length)
     miner = None
     if mining is not None:
-        # Mined among whole texts, as in a search, even if training truncates them.
+        # Mine with the encoder's full text length, as in a search, even if training truncates more.
         mined = run.session.folder.path / "mined"
         workers = run.session.workers
         miner = Miner(encoder, table, mining, mined, seed=config.seed, workers=workers)
@@ -198,7 +198,7 @@ def tune(
 def _criterion(
     encoder: Encoder, loss: ContrastiveLoss | None, widths: tuple[int, ...]
 ) -> ContrastiveLoss:
-    """Return what is minimised, at all widths."""
+    """Return the loss, applied at all widths if there are several."""
     if loss is not None and not callable(loss):
         raise wrong_type(loss, "loss", "a loss", "such as InfoNCE()")
     criterion = InfoNCE() if loss is None else loss
@@ -208,7 +208,7 @@ def _criterion(
 
 
 def _tell_truncated(read: EncodingCounts, counts: EncodingCounts | None, length: int) -> None:
-    """Add to the caller's counts; without them, warn if texts were truncated."""
+    """Add `read` to the caller's counts; without these, warn if texts were truncated."""
     if counts is not None:
         counts.add(read)
     elif read.truncated:
@@ -219,7 +219,7 @@ def _tell_truncated(read: EncodingCounts, counts: EncodingCounts | None, length:
 
 
 def _tell_signals(corpus: Iterable[str]) -> Sequence[str]:
-    """Store the texts, and say what they offer as queries and what is used."""
+    """Store the distinct texts, and print how many have titles and headings."""
     texts = TextFile.distinct(documents_of(corpus, "corpus"))
     titles = sum(split_title(text) is not None for text in texts)
     headings = sum(bool(split_sections(text)) for text in texts)
@@ -237,7 +237,7 @@ def _refuse_without_pairs(**options: object) -> None:
 
 
 def _try(options: dict[str, Any], encoder: Encoder, pairs: Sequence[Pair], folder: Path) -> Encoder:
-    """Tune for a few steps, to choose the number of layers by; see `TrialRun`."""
+    """Tune for a few steps, to compare numbers of layers; see `TrialRun`."""
     config = complete_config(encoder, options["train"], options["config"])
     steps = options["steps"]
     if steps is None:

@@ -56,10 +56,10 @@ def tune_on_text(
         output_dir: As in `tune`.
         objective: `simcse`: two dropout passes over a text are a positive pair; `crops`: a few
             words of a text are a query that should find the rest of it; `titles`, `headings`: its
-            first line, or a heading, is the query; `parts`: any of these three; `tsdae`: rebuild a
+            title, or a heading, is the query; `parts`: any of these three; `tsdae`: reconstruct a
             text from the vector of a damaged copy; `imitate`: reproduce the vectors of `teacher`.
-        teacher: For `imitate`: the encoder before its vocabulary grew, on the same device.
-        whiten: Centre and scale the vectors by these texts first, as in `tune`.
+        teacher: For `imitate`: the encoder before its vocabulary was extended, on the same device.
+        whiten: First fit a whitening projection to these texts, as in `tune`.
         epochs: As in `tune`.
         steps: As in `tune`.
         train: As in `tune`.

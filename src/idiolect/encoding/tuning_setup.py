@@ -1,4 +1,4 @@
-"""What tuning on pairs and on texts have in common: settings, whitening, truncation, the run."""
+"""Shared parts of tuning on pairs and on texts: settings, whitening, truncation, the run."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _RATES: dict[Train, float] = {"rows+lora": 2e-4, "body": 2e-5, "all": 2e-5}
 
 
 def tuning_config(encoder: Encoder, train: Train = "all", **values: Any) -> TrainingConfig:
-    """Return the default settings: 32 pairs per step, and a small rate that falls to zero.
+    """Return the default settings: 32 pairs per step, and a learning rate that decays to zero.
 
-    The rate is 2e-5 for published weights and 2e-4 for adapters; for rows that train alone, see
-    `row_rate`. A static encoder trains on 512 pairs per step at a rate of 1e-2.
+    The learning rate is 2e-5 for published weights and 2e-4 for adapters; if only rows are trained,
+    see `row_rate`. A static encoder trains on 512 pairs per step with a learning rate of 1e-2.
 
     Args:
         encoder: The encoder to train.
-        train: What trains; see `Train`.
+        train: Which parameters to train; see `Train`.
         values: Fields of `TrainingConfig` that differ.
     """
     usual: dict[str, Any] = {"batch_size": 32, "min_lr_ratio": 0.0, "weight_decay": 0.01}
@@ -49,7 +49,7 @@ def tuning_config(encoder: Encoder, train: Train = "all", **values: Any) -> Trai
 def complete_config(
     encoder: Encoder, train: Train, config: TrainingConfig | Mapping[str, Any] | None
 ) -> TrainingConfig:
-    """Return settings as they are, or those of `tuning_config` with the ones that a dict names."""
+    """Return a `TrainingConfig` unchanged; a dict or None changes the one of `tuning_config`."""
     if config is None or isinstance(config, Mapping):
         return tuning_config(encoder, train, **(config or {}))
     return TrainingConfig.of(config)
@@ -59,7 +59,7 @@ def check_trainable(encoder: Encoder) -> Encoder:
     """Return the encoder if it can be trained.
 
     Raises:
-        ConfigError: Its layers are 8-bit.
+        ConfigError: Its layers are quantized to 8 bits.
     """
     if encoder.precision == "int8":
         raise ConfigError("8-bit layers cannot be trained", hint="load the encoder in fp32")
@@ -67,25 +67,25 @@ def check_trainable(encoder: Encoder) -> Encoder:
 
 
 def truncating(encoder: Encoder, length: int) -> Encoder:
-    """Return the encoder, truncating texts at `length` tokens if that is shorter than its own."""
+    """Return the encoder, with its maximum length reduced to `length` tokens if that is shorter."""
     return encoder if length >= encoder.max_length else encoder.with_changes(max_length=length)
 
 
 class TuningRun:
-    """A run of tuning: what surrounds the objective.
+    """A tuning run, apart from its objective.
 
-    A static encoder whose `rows` train keeps the rows of its language model. Its added rows, the
-    tokens' weights and a projection are trained instead.
+    A static encoder that is trained with `rows` keeps the rows of its language model frozen. Its
+    added rows, the token weights and a projection are trained instead.
 
     Args:
         encoder: The encoder, whose network is changed in place.
         output_dir: The run's folder.
-        config: Sizes, rates and intervals.
+        config: Training settings.
         steps: Steps of the whole run.
-        train: What trains; see `Train`.
-        lora: Size and place of the adapters.
-        unfreeze_original_rows: Train the published rows as well.
-        modules: Modules that train with the network and are no part of the model.
+        train: Which parameters to train; see `Train`.
+        lora: Rank and targets of the adapters.
+        unfreeze_original_rows: Also train the original rows.
+        modules: Modules that are trained with the network but are not part of the model.
         tensorboard: Write TensorBoard events.
     """
 
@@ -113,7 +113,7 @@ class TuningRun:
             out=output_dir,
             config=config,
             steps=steps,
-            # The rows that are kept are frozen as an extended vocabulary's original ones.
+            # `all` keeps the original rows of an extended vocabulary frozen.
             train="all" if self._keeps_rows else train,
             lora=lora,
             unfreeze_original_rows=unfreeze_original_rows,
@@ -128,7 +128,7 @@ class TuningRun:
         """Record the run, and whiten or rotate the vectors.
 
         Args:
-            record: What determines the result beside the session's own arguments.
+            record: Everything that determines the result, apart from the arguments of the session.
             texts: Texts to fit the projection to.
             whiten: Whether vectors are whitened.
             rotate: Whether vectors are rotated to their principal axes.
@@ -157,7 +157,7 @@ class TuningRun:
         self.session.publish(self.encoder.save)
 
     def _fit_once(self, texts: Sequence[str], *, whiten: bool) -> Projection:
-        """Fit a projection once and store it, so that a resumed run finds the same axes."""
+        """Fit a projection and store it, so that a resumed run uses the same one."""
         path = self.session.folder.path / "projection.safetensors"
 
         def fit() -> None:

@@ -71,7 +71,7 @@ class Vectors:
 
 
 class DiskVectors:
-    """A file of vectors in the process of being written.
+    """A file of vectors that is being written.
 
     Args:
         path: The finished file.
@@ -91,7 +91,7 @@ class DiskVectors:
         self.rows: int = 0
         """Number of complete rows."""
         self.counts: dict[str, int] = {}
-        """The counts up to that row."""
+        """The encoding counts up to that row."""
         self._texts: str | None = None
         if self.path.exists() and not _record_path(self.path).exists():
             raise InputError(
@@ -108,13 +108,13 @@ class DiskVectors:
             self._open()
 
     def _resume(self, path: Path) -> None:
-        """Continue after the rows that a record names; forget rows whose record is damaged."""
+        """Resume after the rows that the record counts; if it is damaged, start again."""
         try:
             record = read_json(path)
         except CheckpointError as error:
             problem = error.message
         else:
-            record = check_format(record, path)  # what a newer version wrote is not deleted
+            record = check_format(record, path)  # do not delete the file of a newer version
             try:
                 self._continue(record)
                 self._check_size()
@@ -154,7 +154,7 @@ class DiskVectors:
             raise CheckpointError(f"{file} has {size:,} bytes instead of {self._end:,}")
 
     def _forget(self) -> None:
-        """Delete what was written before."""
+        """Delete the partial files."""
         for file in (self.path, self.part):
             file.unlink(missing_ok=True)
             _record_path(file).unlink(missing_ok=True)

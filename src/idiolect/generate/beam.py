@@ -1,9 +1,9 @@
-"""Beam search, with penalties of length and coverage, three ways to end, groups, required words.
+"""Beam search with length and coverage penalties, early stopping, beam groups, required words.
 
-The candidates, the finished texts and the end are those of `transformers`: at each step the
-max(2, 1 + ends) · k best continuations are looked at; those among the first k that end are finished
-texts, and the best k others are continued. The beams of all texts advance together, and those of an
-encoder-decoder read one copy of their source.
+Candidates, finished beams and stopping are as in `transformers`. At each step, the max(2, 1 + ends)
+· k best continuations are considered. Those among the first k that end are finished, and the best k
+others are continued. The beams of all texts advance together, and the beams of an encoder-decoder
+share one copy of their source.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ class Beam:
     ids: list[int]
     """Generated ids."""
     logprobs: list[float]
-    """Log-probability of each, by the network."""
+    """The network's log-probability of each id."""
     score: float
-    """The sum of processed log-probabilities, with the penalties of length and coverage."""
+    """Sum of processed log-probabilities, with the length and coverage penalties."""
     ended: bool
     """Whether an end token or stop string ended it."""
 
 
 @dataclass(frozen=True)
 class BeamStep:
-    """One step of a search, for those who want to see the tree."""
+    """One step of a search, for showing the search tree."""
 
     text: int
     """Number of the prompt."""
     candidates: list[tuple[list[int], int, float]]
-    """The ids before, the new token and the summed log-probability, best first."""
+    """The previous ids, the new token and the summed log-probability, best first."""
     kept: list[list[int]]
-    """The ids that are continued."""
+    """The ids of the beams that are continued."""
 
 
 @torch.inference_mode()
@@ -63,13 +63,13 @@ def beam_search(
     required: RequiredWords | None = None,
     watch: Callable[[BeamStep], None] | None = None,
 ) -> list[list[Beam]]:
-    """Search the most likely continuations of a batch of prompts.
+    """Search for the most likely continuations of a batch of prompts.
 
     Args:
         decoding: The batch, not started.
         prompts: The ids of each prompt that the decoder continues; empty for an encoder-decoder.
-        limits: Maximum number of new tokens of each prompt, from 1.
-        options: Beams, penalties and the end of the search.
+        limits: Maximum number of new tokens of each prompt, at least 1.
+        options: Beams, penalties and the stopping rule.
         eos_token_id: Ids that end a text.
         processors: Applied to the log-probabilities.
         stops: Whether generated ids complete a stop string.
@@ -103,11 +103,11 @@ class _Candidates:
 
     sums: Tensor
     parents: Tensor
-    """Which beam of the group each continues."""
+    """The beam of the group that each continues."""
     tokens: Tensor
     logprobs: Tensor
     ends: Tensor
-    """Whether the token, or the stop string it completes, ends the text."""
+    """Whether the text ends, by the token or by a stop string that it completes."""
 
     def take(self, places: Tensor) -> _Candidates:
         """Return the given candidates. (texts, groups, n)."""
@@ -116,9 +116,9 @@ class _Candidates:
 
 
 class _Search:
-    """What goes on, of the texts that are not done, and what is finished, of all texts.
+    """The open beams of unfinished texts, and the finished beams of all texts.
 
-    A place without a beam has a sum of minus infinity, so that all texts have as many.
+    Unused beams have a sum of minus infinity, so that all texts have the same number.
     """
 
     def __init__(
@@ -140,19 +140,19 @@ class _Search:
         self.eos = torch.tensor(sorted(set(eos_token_id)), dtype=torch.long, device=device)
         self.limits = torch.tensor(limits, device=device)
         self.size = options.num_beams // groups
-        """Beams of a group."""
+        """Number of beams per group."""
         self.keep = max(2, 1 + len(self.eos)) * self.size
-        """Candidates of a group."""
+        """Number of candidates per group."""
         self.length = 0
         longest = max(limits)
         self.texts = torch.arange(count, device=device)
-        """Numbers of the texts that are not done."""
+        """Numbers of the unfinished texts."""
         # One beam before the first step. (texts, groups, beams) and (…, longest).
         self.sums = like.new_zeros(count, groups, 1)
         self.ids = self.texts.new_zeros(count, groups, 1, longest)
         self.logprobs = like.new_zeros(count, groups, 1, longest)
         self.coverage: Tensor | None = None
-        """How much attention each source token has had. (texts, groups, beams, source)."""
+        """Cumulative attention to each source token. (texts, groups, beams, source)."""
         # The best finished beams of each text, by its number.
         self.scores = like.new_full((count, groups, self.size), _OUT)
         self.lengths = self.ids.new_zeros(count, groups, self.size)
@@ -165,10 +165,10 @@ class _Search:
 
         Args:
             scores: The scores.
-            attention: What each row attends to in its source, if kept. (rows, source).
+            attention: The attention of each row to its source, if kept. (rows, source).
 
         Returns:
-            Which rows go on, and which texts they belong to, by place; None for all texts.
+            The rows to continue, and the positions of their texts; None for all texts.
         """
         count, groups, width = self.sums.shape
         # Before the first step all groups read the same row.
@@ -180,7 +180,7 @@ class _Search:
         self.length += 1
         last = self.limits[self.texts] == self.length
         self._finish(found, last)
-        # The best that go on, in the order of their scores; ends fill up places that are left.
+        # The best continuing candidates, by score; ended ones fill up the rest.
         new = found.take(found.ends.long().argsort(dim=-1, stable=True)[..., : self.size])
         ids, logprobs = self._written(new)
         if self.coverage is not None:
@@ -213,7 +213,7 @@ class _Search:
         return results
 
     def _candidates(self, own: Tensor) -> _Candidates:
-        """Return the best continuations, of the scores (texts, groups, beams, vocabulary)."""
+        """Return the best continuations, given scores (texts, groups, beams, vocabulary)."""
         vocabulary, penalty = own.shape[-1], self.options.diversity_penalty
         totals = own.logsumexp(-1)
         processed = self._processed(own.log_softmax(-1)) if self.processors else own
@@ -280,12 +280,12 @@ class _Search:
     def _with_words(
         self, group: int, full: Tensor, sums: Tensor, parents: Tensor, tokens: Tensor, ends: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return the candidates of a group that go on, and those that end with all words.
+        """Return the candidates of a group that continue, and those that end with all words.
 
         Args:
             group: The number of the group.
-            full: The sum of each beam and token. (texts, beams, vocabulary).
-            sums: Of the likeliest candidates, as the others. (texts, candidates).
+            full: The summed log-probability of each beam and token. (texts, beams, vocabulary).
+            sums: The sums of the best candidates. (texts, candidates), like the following.
             parents: Their beams.
             tokens: Their tokens.
             ends: Whether they end the text.
@@ -299,7 +299,7 @@ class _Search:
             beams = [ids if on else None for ids, on in zip(before[text], live[text], strict=True)]
             going, ended = self.required.choose(beams, found, full[text], self._is_end, self.size)
             if self.limits[self.texts[text]] == self.length + 1:
-                # The last token: texts without all words are lost.
+                # The last token: texts that lack a word are dropped.
                 going = [
                     one
                     for one in going
@@ -324,8 +324,8 @@ class _Search:
         return ids, logprobs
 
     def _finish(self, found: _Candidates, last: Tensor) -> None:
-        """Keep those among the first that end here; all, in texts that have no more room."""
-        # With required words, those that go on come first, and then those that end.
+        """Keep those of the first k that end here; all, for texts at their length limit."""
+        # With required words, continuing candidates come first, then ended ones.
         count = self.size if self.required is None else 2 * self.size
         first = found.take(
             torch.arange(min(count, found.sums.shape[2]), device=last.device).expand(
@@ -351,19 +351,19 @@ class _Search:
             store[own] = torch.cat([store[own], more], 2).gather(2, index)
 
     def _drop_done(self, sums: Tensor, rows: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Leave the groups that cannot improve; return the rows and texts that go on."""
+        """Stop the groups that cannot improve; return the rows and texts that continue."""
         penalty, early = self.options.length_penalty, self.options.early_stopping
         worst, lengths = self.scores[self.texts][..., -1], torch.full_like(self.texts, self.length)
         if early == "never" and penalty > 0:
             lengths = self.limits[self.texts]
-        # The penalty of coverage is at most zero, and shrinks as a text grows.
+        # The coverage term is at most zero, and its size shrinks as a text grows.
         done = sums.amax(-1) / lengths[:, None] ** penalty <= worst
         if early is True:
             done |= worst > _OUT
         self.sums = sums.masked_fill(done[..., None], _OUT)
         going = (~done.all(1)).nonzero()[:, 0]
         if going.numel() and 2 * len(going) > len(done):
-            # Copying a whole cache costs about as much as a step, so texts leave in groups.
+            # Copying the cache costs about as much as a step, so remove several texts at once.
             return rows.flatten(), None
         self.texts, self.sums = self.texts[going], self.sums[going]
         self.ids, self.logprobs = self.ids[going], self.logprobs[going]
@@ -372,7 +372,7 @@ class _Search:
         return rows[going].flatten(), going
 
     def _report(self, found: _Candidates, ids: Tensor, sums: Tensor) -> None:
-        """Show the step of each group that goes on."""
+        """Report the step of each active group."""
         assert self.watch is not None
         for text, group in (self.sums[..., 0] > _OUT).nonzero().tolist():
             before = self.ids[text, group, :, : self.length - 1].tolist()
@@ -388,5 +388,5 @@ class _Search:
 
 
 def _spread(places: Tensor, like: Tensor) -> Tensor:
-    """Return places that choose whole rows of the last dimension. (…, n) to (…, n, size)."""
+    """Expand indices to gather whole rows of the last dimension. (…, n) to (…, n, size)."""
     return places[..., None].expand(*places.shape, like.shape[-1])

@@ -19,7 +19,7 @@ _ERRORS = (
     *(ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError),
     ValueError,
 )
-"""What the expressions and filters of a template raise."""
+"""Exceptions that expressions and filters of a template can raise."""
 
 
 def find_chat_template(tokenizer: Tokenizer) -> str | None:
@@ -39,16 +39,16 @@ def render_chat(
     template: str | None = None,
     add_generation_prompt: bool = True,
 ) -> str:
-    """Return a conversation as text, in the form that the model was trained on.
+    """Return a conversation as text, in the format that the model was trained on.
 
-    The template comes with the model and is not trusted: it can neither read attributes that lead
-    out of the sandbox nor change its arguments.
+    The template comes with the model and is not trusted. The sandbox blocks unsafe attributes and
+    changes of the arguments.
 
     Args:
         tokenizer: The tokenizer.
         messages: Each with `role` (`system`, `user`, `assistant`) and `content`.
         template: A Jinja2 template; by default that of the model.
-        add_generation_prompt: Whether to end with the start of an answer.
+        add_generation_prompt: Whether to append the start of the assistant's turn.
 
     Raises:
         InputError: The model has no template.
@@ -85,6 +85,6 @@ def render_chat(
 
 
 def _content(token: Any) -> str:
-    """Return the text of a special token, which some settings describe by a dictionary."""
+    """Return the text of a special token, which may be a dictionary in the settings."""
     text = token.get("content") if isinstance(token, dict) else token
     return text if isinstance(text, str) else ""

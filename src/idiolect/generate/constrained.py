@@ -1,7 +1,7 @@
-"""Constraints: texts that match a regular expression, a grammar or a JSON schema.
+"""Constrained decoding: texts that match a regular expression, a grammar or a JSON schema.
 
-`llguidance` says which tokens are permitted next; ours is only to apply its mask. The tokenizer is
-the model's own, so added domain terms are tokens like any other.
+`llguidance` computes the mask of permitted tokens, which is applied here. The tokenizer is that of
+the model, so added domain terms are tokens like any other.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 __all__ = ["Constraint"]
 
 _JSON = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-"""White space between values is fixed: otherwise a model may write it without end."""
+"""White space between values is fixed; otherwise a model may generate it endlessly."""
 
 
 class Constraint:
-    """What a generated text must match. Pass it to `Generator.generate(constraint=...)`.
+    """A constraint on generated text. Pass it to `Generator.generate(constraint=...)`.
 
-    Build one with `regex`, `grammar` or `json_schema`. A text that was cut by `max_new_tokens`
-    matches only up to there; its `finish_reason` is `length`.
+    Create one with `regex`, `grammar` or `json_schema`. A text that was truncated at
+    `max_new_tokens` is only a prefix of a match; its `finish_reason` is `length`.
     """
 
     def __init__(self, generator: Generator, grammar: str, kind: str) -> None:
@@ -69,7 +69,7 @@ class Constraint:
         """Match a regular expression, from the first to the last character.
 
         Raises:
-            ConfigError: It cannot be read, or uses what finite automata cannot do.
+            ConfigError: It is not valid, or uses features that finite automata do not support.
         """
         grammar = _library().LLMatcher.grammar_from_regex(pattern)
         return cls(generator, grammar, "regular expression")
@@ -80,17 +80,17 @@ class Constraint:
         """Match a context-free grammar in the syntax of Lark; the start rule is `start`.
 
         Raises:
-            ConfigError: The grammar cannot be read.
+            ConfigError: The grammar is not valid.
         """
         return cls(generator, _library().LLMatcher.grammar_from_lark(lark), "grammar")
 
     @classmethod
     def json_schema(cls, generator: Generator, schema: Mapping[str, Any]) -> Self:
-        """Write JSON that satisfies a schema.
+        """Match JSON that satisfies a schema.
 
         Raises:
-            ConfigError: The schema cannot be read, contradicts itself, or has a keyword that cannot
-                be enforced.
+            ConfigError: The schema is not valid, is contradictory, or has a keyword that cannot be
+                enforced.
         """
         try:
             grammar = _library().LLMatcher.grammar_from_json_schema(
@@ -111,7 +111,7 @@ class Constraint:
         return scores
 
     def _matcher(self, row: WrittenRow) -> Any:
-        """Return the matcher that has read what the row holds."""
+        """Return a matcher that has consumed the generated ids of a row."""
         matcher, read = self._matchers.get(row, (None, []))
         if matcher is None or row.ids[: len(read)] != read:
             matcher, read = self._library.LLMatcher(self._tokenizer, self._grammar), []

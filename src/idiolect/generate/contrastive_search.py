@@ -1,4 +1,4 @@
-"""Contrastive search: the likeliest token whose state is unlike those before it.
+"""Contrastive search: likely tokens whose hidden states differ from earlier ones.
 
 Su et al. 2022, 2202.06417: (1 - α) · probability - α · largest cosine to an earlier state.
 """
@@ -20,7 +20,7 @@ __all__ = ["contrastive_search"]
 def contrastive_search(
     decoding: Decoding, options: GenerationOptions, process: Callable[[Tensor, list[int]], Tensor]
 ) -> Iterator[tuple[Tensor, int]]:
-    """Continue one text without an end; the caller stops.
+    """Continue one text indefinitely; the caller stops.
 
     Args:
         decoding: The text, not started.
@@ -36,7 +36,7 @@ def contrastive_search(
     while True:
         count = min(options.top_k, len(scores))
         shares, candidates = process(scores, ids).softmax(-1).topk(count)
-        # What processors forbid is no candidate, however unlike the text it is.
+        # Tokens that processors forbid are not candidates, however different their states are.
         shares, candidates = shares[shares > 0], candidates[shares > 0]
         decoding.select(torch.zeros(len(candidates), dtype=torch.long, device=scores.device))
         states = decoding.read(candidates[:, None])[:, 0]

@@ -17,9 +17,9 @@ __all__ = ["Decoding"]
 
 
 class Decoding:
-    """A batch of texts that a network continues: its cache, its mask and its last states.
+    """A batch of texts that a network continues, with its cache, mask and last hidden states.
 
-    Decoders, recurrent networks and encoder-decoders differ here only in what they read first.
+    It hides the differences between decoders, recurrent networks and encoder-decoders.
 
     Args:
         network: A network with a language-model head.
@@ -27,7 +27,7 @@ class Decoding:
             may be padded on either side. Shape: (batch, length).
         attention_mask: 1 for text and 0 for padding, over cached and new tokens; by default there
             is no padding.
-        cache: What the network has read before the texts, of a batch of the same size.
+        cache: The cache of tokens before the texts, for a batch of the same size.
 
     Raises:
         InputError: The network does not predict the next token, or texts are empty or padded on
@@ -53,14 +53,14 @@ class Decoding:
         self.hidden_states: Tensor = torch.empty(0)
         """The last hidden states that were computed. Shape: (rows, new tokens, width)."""
         self._logits: Tensor | None = None
-        """The last scores, if the network's are more than its head's; see `has_own_logits`."""
+        """The last scores, if the network computes its own logits; see `has_own_logits`."""
         self._keeps_attention = False
         self.attention: Tensor | None = None
-        """What the last token of each row attended to in its source; padding counts as 1, so that
-        it always seems covered. Kept after `keep_attention`. Shape: (rows, source length)."""
+        """Attention of each row's last token to its source; padding has the value 1, so that it
+        counts as covered. Only after `keep_attention`. Shape: (rows, source length)."""
 
     def keep_attention(self) -> None:
-        """Keep what each step attends to in the source: the mean of the last layer's heads.
+        """Keep the attention of each step to the source: the mean over the last layer's heads.
 
         Raises:
             ConfigError: The network does not attend to a source.
@@ -118,15 +118,15 @@ class Decoding:
 
     @torch.inference_mode()
     def select_beams(self, rows: Tensor, texts: Tensor | None = None) -> None:
-        """Keep the given rows, equally many of each text, one text after another.
+        """Keep the given rows, grouped by text, with the same number for each text.
 
-        What an encoder has read keeps one row for each text, which all its beams read.
+        Encoder states have one row per text, which all its beams share.
 
         Shape: rows (beams,), texts (n,), int64.
 
         Args:
-            rows: The beams, by row.
-            texts: The texts they belong to, by place, if not all go on.
+            rows: Row numbers of the beams.
+            texts: Positions of the texts that continue; by default all.
         """
         if not self.has_encoder:
             self.select(rows)
@@ -138,7 +138,7 @@ class Decoding:
             self._mask = None if self._mask is None else self._mask[texts]
 
     def _drop_padding(self) -> None:
-        """Forget columns that are padding in all rows: the rows that needed them have ended."""
+        """Drop columns that are padding in all remaining rows."""
         if self.has_encoder or self._mask is None or not hasattr(self.cache, "drop_first"):
             return
         if bool(self._mask[:, 0].any()):
@@ -150,10 +150,10 @@ class Decoding:
             self._mask = None
 
     def crop(self, length: int) -> None:
-        """Forget all but the first tokens that the decoder has read.
+        """Truncate the decoder's cache to its first `length` tokens.
 
         Raises:
-            InputError: The network has a state instead of a cache of tokens.
+            InputError: The network has a recurrent state instead of a cache of tokens.
         """
         if not hasattr(self.cache, "crop"):
             raise InputError(
@@ -183,7 +183,7 @@ class Decoding:
 
     @contextmanager
     def _watched(self) -> Iterator[list[Tensor]]:
-        """Collect the weights of the last layer's attention to the source, if they are kept."""
+        """Collect the last layer's cross-attention weights, if attention is kept."""
         weights: list[Tensor] = []
         last = self.network.blocks[-1:] if self._keeps_attention else []
         cross = getattr(last[0], "cross", None) if last else None

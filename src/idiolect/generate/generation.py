@@ -1,4 +1,4 @@
-"""A text that is being written, and the finished text that `Generator` returns."""
+"""A text that is being generated, and the finished text that `Generator` returns."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Generation", "TextRow"]
 
 @dataclass(frozen=True)
 class Generation:
-    """A text that a model wrote."""
+    """A generated text."""
 
     text: str
     """The new text, without special tokens and stop strings."""
@@ -32,22 +32,22 @@ class Generation:
     finish_reason: str
     """`end` (an end token), `stop` (a stop string), `length` (max_new_tokens) or `context`."""
     score: float
-    """What beams are ranked by; otherwise equal to `logprob`."""
+    """The ranking score of a beam; without beam search, equal to `logprob`."""
     prompt: int
     """Number of the prompt."""
     top_logprobs: list[list[tuple[int, float]]] = field(default_factory=list)
-    """The likeliest ids at each place, with their log-probabilities, if asked for."""
+    """The most likely ids at each position, with their log-probabilities, if requested."""
 
 
 @dataclass(eq=False)
 class TextRow(WrittenRow):
-    """A text that is being written."""
+    """A text that is being generated."""
 
     number: int = 0
     source: list[int] = field(default_factory=list)
     limit: int = 0
     context: bool = False
-    """Whether the limit is that of the model's context."""
+    """Whether the limit is set by the model's context length."""
     random: np.random.Generator = field(default_factory=np.random.default_rng)
     mirostat: Mirostat | None = None
     transcript: Transcript | None = None
@@ -56,13 +56,13 @@ class TextRow(WrittenRow):
     finish_reason: str = ""
 
     def take(self, logs: Tensor, token: int, ends: Collection[int], top_logprobs: int) -> str:
-        """Add a token, and note why the text ends; return the text that became certain.
+        """Add a token, and record why the text ends; return the newly final part of the text.
 
         Args:
             logs: The network's log-probabilities. Shape: (vocabulary,).
             token: The token that was chosen.
             ends: Ids that end a text.
-            top_logprobs: How many alternatives to keep.
+            top_logprobs: Number of alternatives to keep.
         """
         self.ids.append(token)
         self.logprobs.append(float(logs[token]))

@@ -1,4 +1,4 @@
-"""`GenerationOptions`: how texts are continued. Contradictions are errors, not surprises."""
+"""`GenerationOptions`: validated options of text generation."""
 
 from __future__ import annotations
 
@@ -18,42 +18,42 @@ _SAMPLING = tuple(field.name for field in fields(Sampling))
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationOptions:
-    """How texts are continued.
+    """Options of text generation.
 
     Raises:
-        ConfigError: A value is out of its range, or two contradict each other.
+        ConfigError: A value is out of range, or options contradict each other.
     """
 
     max_new_tokens: int = 64
     """Maximum number of new tokens."""
     min_new_tokens: int = 0
-    """The text does not end before this many tokens."""
+    """Minimum number of new tokens."""
     num_return_sequences: int = 1
-    """Continuations of each prompt: samples, or the best of the beam."""
+    """Number of continuations per prompt: samples, or the best beams."""
     top_logprobs: int = 0
-    """Return this many alternatives at each place, with their log-probabilities."""
+    """Return this many alternatives at each position, with their log-probabilities."""
     eos_token_id: Sequence[int] | int | None = None
     """Ids that end a text; by default those of the model."""
     stop: Sequence[str] | str = ()
-    """Texts that end a continuation, whichever tokens spell them. They are cut off."""
+    """Stop strings: texts that end a continuation, however they are tokenized. They are removed."""
 
     num_beams: int = 1
-    """Texts kept by beam search; 1 takes the most likely token at each step."""
+    """Number of beams; 1 turns beam search off."""
     length_penalty: float = 1.0
     """Beams are ranked by log-probability / length ** length_penalty."""
     coverage_penalty: float = 0.0
     """β of finished beams' β · Σ log(min(1, attention to a source token)), which is added to their
     rank (Wu et al. 2016, 1609.08144). For encoder-decoders; usual is 0.2."""
     early_stopping: bool | Literal["never"] = False
-    """When a beam search ends. True: at `num_beams` ended texts. False: if the best open text would
-    not win at its current length. "never": if it cannot win at any length."""
+    """When a beam search ends. True: with `num_beams` finished beams. False: if the best open beam
+    could not win at its current length. "never": if it cannot win at any length."""
     num_beam_groups: int = 1
-    """Groups of beams that avoid each other's tokens (Vijayakumar et al. 2018, 1610.02424)."""
+    """Number of beam groups in diverse beam search (Vijayakumar et al. 2018, 1610.02424)."""
     diversity_penalty: float = 0.0
-    """Subtracted for each time an earlier group chose the token at this step."""
+    """Subtracted from a token's score each time an earlier group chose it at this step."""
 
     do_sample: bool = False
-    """Draw tokens instead of taking the most likely one."""
+    """Sample tokens instead of taking the most likely one."""
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
@@ -62,37 +62,38 @@ class GenerationOptions:
     epsilon_cutoff: float = 0.0
     eta_cutoff: float = 0.0
     mirostat_tau: float = 0.0
-    """Target surprise in bits of mirostat 2; 0 does not use it. Usual is 3 to 5."""
+    """Target surprise of mirostat 2 in bits; 0 turns it off. Usual values are 3 to 5."""
     mirostat_eta: float = 0.1
-    """Rate at which mirostat adapts."""
+    """Learning rate of mirostat."""
     seed: int = 0
-    """Seed of the random numbers; each prompt has its own, whatever else is in the batch."""
+    """Random seed. Each prompt has its own random numbers, independent of the batch."""
 
     penalty_alpha: float = 0.0
-    """Contrastive search among the `top_k` likeliest tokens: weight of the penalty for states
-    similar to earlier ones (Su et al. 2022, 2202.06417)."""
+    """Contrastive search among the `top_k` most likely tokens: weight of the penalty for hidden
+    states similar to earlier ones (Su et al. 2022, 2202.06417)."""
     dola_layers: Sequence[int] = ()
-    """DoLa: contrast the last layer with that of these layers (counted from 1; 0 is the embedding)
-    that differs most (Chuang et al. 2024, 2309.03883)."""
+    """DoLa: contrast the last layer with the one of these layers that differs most from it (counted
+    from 1; 0 is the embedding; Chuang et al. 2024, 2309.03883)."""
 
     repetition_penalty: float = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     no_repeat_ngram_size: int = 0
-    """No sequence of so many tokens occurs twice; 0 permits all."""
+    """No n-gram of this many tokens occurs twice; 0 turns it off."""
     bad_words: Sequence[str] = ()
-    """Texts that are not written, as their own tokens."""
+    """Texts whose token sequences are forbidden."""
     force_words: Sequence[str | Sequence[str]] = ()
-    """Texts that each beam must contain; of a list of alternatives, one (Post & Vilar 2018,
+    """Texts that each beam must contain; an entry may be a list of alternatives (Post & Vilar 2018,
     1804.06609)."""
 
     guidance_scale: float = 1.0
-    """Classifier-free guidance: how far to move from the negative prompt (Sanchez et al. 2023,
+    """Scale of classifier-free guidance, away from the negative prompt (Sanchez et al. 2023,
     2306.17806)."""
     prompt_lookup_num_tokens: int = 0
-    """Guess so many tokens from repetitions in the text, and check them in one step."""
+    """Prompt lookup: draft this many tokens from repetitions in the text, and verify them in one
+    step."""
     num_assistant_tokens: int = 5
-    """Tokens that the assistant model guesses at a time."""
+    """Number of tokens that the assistant model drafts at a time."""
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Self:
@@ -277,11 +278,11 @@ class GenerationOptions:
 
     @property
     def writes_alone(self) -> bool:
-        """Whether the strategy writes one text at a time."""
+        """Whether the strategy generates one text at a time."""
         return self.penalty_alpha > 0 or self.prompt_lookup_num_tokens > 0
 
     def check_models(self, *, amateur: bool, assistant: bool, negative_prompts: bool) -> None:
-        """Check the options against the other models and texts that are given.
+        """Check that the options fit the helper models and negative prompts.
 
         Raises:
             ConfigError: They contradict each other.
@@ -327,7 +328,7 @@ class GenerationOptions:
 
     @property
     def sampling(self) -> Sampling:
-        """From which tokens one is drawn."""
+        """The sampling settings."""
         return Sampling(**{name: getattr(self, name) for name in _SAMPLING})
 
 

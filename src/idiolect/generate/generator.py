@@ -78,24 +78,25 @@ class Generator:
         self.eos_token_id: tuple[int, ...] = find_ends(self.model)
         """Ids that end a text."""
         self.context_length: int | None = find_context_length(self.model)
-        """Most tokens that the model was made for; None if there is no limit."""
+        """Context length: the maximum number of tokens; None if there is no limit."""
         self._shared: SharedBatch | None = None
 
     def share(self, *, batch_size: int = 32, tokens: int = 1 << 14) -> bool:
-        """From now on, write the texts of all calls, from any thread, in one running batch.
+        """From now on, generate the texts of all calls, from any thread, in one running batch.
 
-        Keys and values of what was read are kept, so that a conversation's next turn is read from
-        its new words on. Beams, guidance, speculation, contrastive search and DoLa write as before.
+        Keys and values are cached across calls (prefix caching), so that only the new tokens of a
+        conversation's next turn are computed. Beam search, guidance, speculative decoding,
+        contrastive search and DoLa are not affected.
 
         Args:
-            batch_size: Texts that are written at the same time, instead of that of each call.
-            tokens: Tokens whose keys and values are kept; texts that may need more wait for others.
+            batch_size: Maximum number of texts at the same time; it replaces that of each call.
+            tokens: Capacity of the cache in tokens; texts that may need more wait for others.
 
         Returns:
-            Whether the network has pages of keys and values. If not, nothing changes.
+            Whether the network has a paged KV cache. If not, nothing changes.
 
         Raises:
-            InputError: A number is not a whole one from 1.
+            InputError: A number is not an integer of at least 1.
         """
         batch_size = check_whole(batch_size, "batch_size", 1)
         tokens = check_whole(tokens, "tokens", 1)
@@ -125,25 +126,25 @@ class Generator:
     ) -> list[Generation]:
         """Continue prompts.
 
-        The result for a prompt does not depend on the other ones, up to rounding.
+        The result for a prompt does not depend on the other prompts, up to rounding.
 
         Args:
             prompts: Texts, or lists of ids.
             processors: Change the scores, in order, after those that the options set.
-            constraint: A `Constraint`: what the text must match.
-            negative_prompts: What classifier-free guidance moves away from, for each prompt or all;
-                by default the prompt's last token alone. Needs `guidance_scale`.
+            constraint: A `Constraint` that the text must match.
+            negative_prompts: Negative prompts for classifier-free guidance: one for each prompt, or
+                one for all; by default the prompt's last token alone. Needs `guidance_scale`.
             amateur: A weaker model with the same vocabulary, whose scores are subtracted
                 (contrastive decoding, Li et al. 2023, 2210.15097).
-            assistant: A faster model with the same vocabulary that guesses tokens, which this model
-                checks in one step (Leviathan et al. 2023, 2211.17192).
-            batch_size: Texts that are written at the same time; as one ends, the next begins.
+            assistant: A faster draft model with the same vocabulary for speculative decoding; this
+                model verifies its tokens in one step (Leviathan et al. 2023, 2211.17192).
+            batch_size: Maximum number of texts at the same time; when one ends, the next starts.
             options: The fields of `GenerationOptions`, such as `max_new_tokens`, `num_beams`,
                 `do_sample` and `temperature`.
 
         Returns:
-            `num_return_sequences` for each prompt, one prompt after another; of beams, fewer if
-            processors and the constraint permit no more texts.
+            `num_return_sequences` texts for each prompt, in the order of prompts. Beam search may
+            return fewer if processors and the constraint do not permit as many.
 
         Raises:
             ConfigError: Unknown options, or ones that contradict each other.
@@ -166,14 +167,14 @@ class Generator:
         return [row.finished(self.model.tokenizer) for row in rows]
 
     def stream(self, prompt: str | Sequence[int], **options: Any) -> TextStream:
-        """Continue one prompt, and return its text in pieces as soon as they are certain.
+        """Continue one prompt, and stream its text in pieces as soon as they are final.
 
         Args:
             prompt: The text, or its ids.
-            options: The arguments of `generate`, but no beams.
+            options: The arguments of `generate`, except for beam search.
 
         Raises:
-            ConfigError: As for `generate`, or several texts were asked for.
+            ConfigError: As for `generate`, or several texts were requested.
             InputError: As for `generate`.
         """
         names = ("processors", "constraint", "amateur", "assistant", "negative_prompts")
@@ -194,7 +195,7 @@ class Generator:
         return TextStream(pieces, rows[0], self.model.tokenizer)
 
     def chat_ids(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
-        """Return the ids of a conversation in the form of the model's chat template.
+        """Return the ids of a conversation, formatted by the model's chat template.
 
         Raises:
             InputError: The model has no chat template.
@@ -228,7 +229,7 @@ class Generator:
         helpers: HelperModels,
         batch_size: int,
     ) -> Iterator[tuple[TextRow, str]]:
-        """Write all rows; yield each row as it grows, with the text that became certain."""
+        """Generate all rows; after each token, yield the row and its newly final text."""
         ends = self._stops(options)
         if options.writes_alone or helpers.assistant:
             for row in rows:
@@ -251,7 +252,7 @@ class Generator:
         processors: Sequence[LogitsProcessor],
         helpers: HelperModels,
     ) -> Iterator[tuple[Tensor, int]]:
-        """Return the steps of a strategy that writes one text at a time."""
+        """Return the steps of a strategy that generates one text at a time."""
 
         def process(scores: Tensor, ids: list[int]) -> Tensor:
             return process_scores(scores[None], [WrittenRow(row.prompt, ids)], processors)[0]
@@ -261,7 +262,7 @@ class Generator:
             return contrastive_search(decoding, options, process)
         guesses: LookupGuesses | AssistantGuesses
         if helpers.assistant is None:
-            # An encoder-decoder finds its repetitions in the source text.
+            # For an encoder-decoder, look up repetitions in the source text.
             guesses = LookupGuesses(row.source, options.prompt_lookup_num_tokens)
         else:
             self._check_vocabulary(helpers.assistant)
@@ -299,8 +300,8 @@ class Generator:
 
     def _batch(self, texts: int, options: GenerationOptions, helpers: HelperModels) -> RunningBatch:
         """Return an empty batch for a number of texts."""
-        # One text alone has nothing to share, and a single block is read faster than pages. DoLa
-        # looks at the states of layers in a grid.
+        # A single text has nothing to share, and a contiguous cache is faster than pages. DoLa
+        # needs the hidden states of layers in a padded batch.
         grid = texts == 1 or bool(options.dola_layers)
         own, other = None if grid else self._paged(_sources), None
         if options.guidance_scale != 1:
@@ -331,7 +332,7 @@ class Generator:
     def _open(
         self, rows: Sequence[TextRow], options: GenerationOptions, helpers: HelperModels
     ) -> Decoding:
-        """Return a batch of texts to continue, with what guides it."""
+        """Return a batch of texts to continue, with its guidance, if any."""
         decoding = self._decoding([row.source for row in rows], options)
         if options.guidance_scale != 1:
             other = negative_ids(self.model, helpers.negative_prompts, rows)

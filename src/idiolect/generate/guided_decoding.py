@@ -1,4 +1,4 @@
-"""Scores that are contrasted: with a negative prompt, with a weaker model, with earlier layers."""
+"""Contrastive scores: against a negative prompt, a weaker model, or earlier layers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 _PLAUSIBLE = math.log(0.1)
-"""Tokens below this share of the likeliest one are not contrasted, but cut."""
+"""Tokens less likely than this fraction of the most likely one are excluded."""
 
 
 class _PairedDecoding(Decoding, ABC):
@@ -42,7 +42,7 @@ class _PairedDecoding(Decoding, ABC):
 
     @abstractmethod
     def combine(self, own: Tensor, other: Tensor) -> Tensor:
-        """Return the scores to choose from. Shapes: (rows, vocab_size)."""
+        """Combine the scores of both batches. Shapes: (rows, vocab_size)."""
 
     def start(self) -> Tensor:
         return self.combine(self.own.start(), self.other.start())
@@ -65,7 +65,7 @@ class GuidedDecoding(_PairedDecoding):
     Args:
         own: The prompts.
         other: The negative prompts.
-        scale: 1 changes nothing; 1.5 is usual.
+        scale: Guidance scale; 1 changes nothing, 1.5 is a usual value.
     """
 
     def __init__(self, own: Decoding, other: Decoding, scale: float) -> None:
@@ -78,20 +78,20 @@ class GuidedDecoding(_PairedDecoding):
 
 
 class ContrastingDecoding(_PairedDecoding):
-    """Contrastive decoding: what a model finds likelier than a weaker one (2210.15097)."""
+    """Contrastive decoding: prefer tokens that a weaker model finds less likely (2210.15097)."""
 
     def combine(self, own: Tensor, other: Tensor) -> Tensor:
-        """Return the difference of log-probabilities, of plausible tokens only."""
+        """Return the difference of log-probabilities, for plausible tokens only."""
         return contrast_scores(own, other)
 
 
 class LayerContrast(Decoding):
     """DoLa: contrast the last layer with the earlier layer that differs most from it.
 
-    As the authors' program and transformers 4.55.4 compute it (Chuang et al. 2023, 2309.03883), for
-    each row of its own: the head reads early states without the norm that follows the last layer,
-    and the divergence is KL(M ‖ P) + KL(M ‖ Q), where the paper writes Jensen and Shannon's, whose
-    arguments are the other way round; see docs/generation.md.
+    It is computed as in the authors' code and transformers 4.55.4 (Chuang et al. 2023, 2309.03883),
+    separately for each row. The head is applied to early hidden states without the final norm.
+    The divergence is KL(M ‖ P) + KL(M ‖ Q); the paper has the Jensen–Shannon divergence, with the
+    arguments of KL swapped. See docs/generation.md.
 
     Args:
         network: A Transformer.
@@ -100,7 +100,7 @@ class LayerContrast(Decoding):
         layers: The earlier layers of the decoder, counted from 1; 0 is the embedding.
 
     Raises:
-        ConfigError: There is no such layer, or the network is no Transformer.
+        ConfigError: There is no such layer, or the network is not a Transformer.
     """
 
     def __init__(
@@ -145,24 +145,24 @@ class LayerContrast(Decoding):
         return hidden
 
     def score(self, hidden_states: Tensor) -> Tensor:
-        """Return the contrasted scores of the last states. Shape: (rows, width) to (rows, V)."""
+        """Return the contrasted scores of the last states. (rows, width) to (rows, vocabulary)."""
         final = super().score(hidden_states).log_softmax(-1)
         early = super().score(self._early).log_softmax(-1)
         mean = (final.exp() + early.exp()) / 2
-        # A token whose shares are rounded to zero adds nothing.
+        # Tokens whose probabilities are rounded to zero contribute nothing.
         divergence = (2 * torch.xlogy(mean, mean) - mean * (final + early)).sum(-1)
         chosen = divergence.argmax(0)
         return _contrast(final, early[chosen, torch.arange(len(final), device=final.device)])
 
 
 def guide_scores(own: Tensor, other: Tensor, *, scale: float) -> Tensor:
-    """Move log-probabilities away from other ones. Shapes: (rows, vocabulary)."""
+    """Move log-probabilities away from those of `other`. Shapes: (rows, vocabulary)."""
     other = other.log_softmax(-1)
     return other + scale * (own.log_softmax(-1) - other)
 
 
 def contrast_scores(own: Tensor, other: Tensor) -> Tensor:
-    """Return the difference of log-probabilities, of plausible tokens only; the others get -inf.
+    """Return the difference of log-probabilities for plausible tokens; others get -inf.
 
     Shapes: (rows, vocabulary).
     """

@@ -1,4 +1,4 @@
-"""What a generator reads beside the prompts: other models, and what to move away from."""
+"""Helper models and negative prompts of a generator."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["HelperModels"]
 
 @dataclass(frozen=True)
 class HelperModels:
-    """The models and prompts beside; see `Generator.generate`."""
+    """Helper models and negative prompts; see `Generator.generate`."""
 
     amateur: LanguageModel | None = None
     assistant: LanguageModel | None = None

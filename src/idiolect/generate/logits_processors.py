@@ -1,7 +1,7 @@
-"""Logit processors: change the scores of the next token, given what is written.
+"""Logits processors: change the scores of the next token, given the text so far.
 
-A processor is any callable with the signature of `LogitsProcessor`; a list of them is applied in
-order, before sampling cuts the tail.
+A processor is any callable with the signature of `LogitsProcessor`. Several are applied in order,
+before sampling truncates the distribution.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _OUT = float("-inf")
 
 @dataclass(eq=False)
 class WrittenRow:
-    """What a row of the batch consists of so far."""
+    """The ids of one row of the batch so far."""
 
     prompt: list[int]
     """Ids of the prompt that the decoder continues; empty for an encoder-decoder."""
@@ -49,7 +49,7 @@ class LogitsProcessor(Protocol):
 
 @dataclass(frozen=True)
 class Penalties:
-    """Make tokens less likely that were written before."""
+    """Repetition, presence and frequency penalties: make repeated tokens less likely."""
 
     repetition: float = 1.0
     """Positive logits are divided and negative ones multiplied by this, once for each distinct
@@ -98,7 +98,7 @@ class NoRepeatNgram:
 
 @dataclass(frozen=True)
 class BadWords:
-    """Forbid sequences of tokens: the last token of each, after the others."""
+    """Forbid token sequences: the last token of a sequence is forbidden after the others."""
 
     sequences: tuple[tuple[int, ...], ...]
 
@@ -120,7 +120,7 @@ class MinimumLength:
     eos_token_id: tuple[int, ...]
 
     def __call__(self, scores: Tensor, rows: Sequence[WrittenRow]) -> Tensor:
-        """Return the scores without ends that come too early."""
+        """Return the scores; before the minimum length, end tokens are forbidden."""
         for row, written in enumerate(rows):
             if len(written.ids) < self.count:
                 scores[row, list(self.eos_token_id)] = _OUT
@@ -134,7 +134,7 @@ class ForcedStart:
     token: int
 
     def __call__(self, scores: Tensor, rows: Sequence[WrittenRow]) -> Tensor:
-        """Return the scores, at the start with the forced token alone."""
+        """Return the scores; at the start, only the forced token is permitted."""
         for row, written in enumerate(rows):
             if not written.ids:
                 scores[row] = _OUT
@@ -143,7 +143,7 @@ class ForcedStart:
 
 
 def nothing_permitted() -> InputError:
-    """Return the error of a text that no token may continue."""
+    """Return the error for a text for which all tokens are forbidden."""
     return InputError(
         "no token is permitted: forbidden and required words, n-grams and constraints exclude all",
         hint="relax one of them",

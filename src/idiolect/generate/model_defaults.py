@@ -1,4 +1,4 @@
-"""What a model's own files say about generation, and the processors that options ask for."""
+"""Generation defaults from a model's files, and the processors for given options."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _LIMITS = ("max_position_embeddings", "n_positions", "n_ctx")
 
 
 def find_context_length(model: LanguageModel) -> int | None:
-    """Return the most tokens that a model was made for; None if there is no limit."""
+    """Return a model's context length in tokens; None if there is no limit."""
     named = (model.settings.get(name) for name in _LIMITS)
     limit = next((value for value in named if isinstance(value, int) and value > 0), None)
     return None if limit is None else max(1, limit - model.network.virtual_tokens)
 
 
 def find_ends(model: LanguageModel) -> tuple[int, ...]:
-    """Return the ids that end a text: of the generation config, the config or the tokenizer."""
+    """Return the ids that end a text, from the generation config, the config or the tokenizer."""
     ends = _generation_config(model).get("eos_token_id", model.tokenizer.eos_token_id)
     ends = [] if ends is None else ends
     return tuple(ends) if isinstance(ends, list) else (int(ends),)
@@ -41,7 +41,7 @@ def find_ends(model: LanguageModel) -> tuple[int, ...]:
 def option_processors(
     model: LanguageModel, options: GenerationOptions, ends: Sequence[int]
 ) -> list[LogitsProcessor]:
-    """Return the processors that options and the model's generation config ask for, in order."""
+    """Return the processors that options and the model's generation config require, in order."""
     found: list[LogitsProcessor] = []
     penalties = Penalties(
         options.repetition_penalty, options.presence_penalty, options.frequency_penalty
@@ -63,7 +63,7 @@ def required_words(model: LanguageModel, options: GenerationOptions) -> Required
     """Return the words that beams must contain, if there are any.
 
     Raises:
-        ConfigError: They have more tokens than a text may have.
+        ConfigError: They need more tokens than a text may have.
     """
     if not options.force_words:
         return None
@@ -77,7 +77,7 @@ def required_words(model: LanguageModel, options: GenerationOptions) -> Required
 
 
 def _forms(model: LanguageModel, words: Sequence[str]) -> list[tuple[int, ...]]:
-    """Return the ids that spell words at the start of a text, and after a space."""
+    """Return the ids of words at the start of a text, and after a space."""
     texts = [form for word in words for form in (word, " " + word)]
     ids = model.tokenizer.encode_batch(texts, add_special_tokens=False)
     return sorted({tuple(row) for row in ids if row})

@@ -1,4 +1,4 @@
-"""The ids that a prompt begins with, and how many more the model's context has room for."""
+"""The ids of prompts, and the number of new tokens that fit into the model's context."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ __all__ = ["negative_ids", "prompt_ids", "room_for"]
 
 
 def prompt_ids(model: LanguageModel, prompt: str | Sequence[int], number: int) -> list[int]:
-    """Return the ids of a prompt; of an empty one, the token that texts begin with.
+    """Return the ids of a prompt; for an empty prompt, the start token.
 
     Args:
-        model: The model that reads them.
+        model: The model.
         prompt: A text, or its ids.
-        number: The place of the prompt, for messages.
+        number: The number of the prompt, for messages.
 
     Raises:
-        InputError: The prompt is neither, has an id that the model lacks, or is empty and the model
-            has no token to begin a text with.
+        InputError: The prompt is neither, has an id outside the vocabulary, or is empty and the
+            model has no start token.
     """
     tokenizer, size = model.tokenizer, model.network.config.vocab_size
     ids = tokenizer.encode(prompt) if isinstance(prompt, str) else _integers(prompt, number)
@@ -45,12 +45,12 @@ def prompt_ids(model: LanguageModel, prompt: str | Sequence[int], number: int) -
 def negative_ids(
     model: LanguageModel, prompts: str | Sequence[str] | None, rows: Sequence[TextRow]
 ) -> list[list[int]]:
-    """Return the ids that guidance moves away from, for each row; by default its last token.
+    """Return the ids of the negative prompt of each row; by default the row's last token.
 
     Args:
-        model: The model that reads them.
+        model: The model.
         prompts: Negative prompts: one for all, or one for each prompt.
-        rows: The texts to write, in the order of their prompts.
+        rows: The texts to generate, in the order of their prompts.
 
     Raises:
         InputError: There are fewer negative prompts than prompts.
@@ -75,14 +75,14 @@ def room_for(
     *,
     encoder_decoder: bool,
 ) -> tuple[int, bool]:
-    """Return how many tokens may be written, and whether the context sets that limit.
+    """Return the maximum number of new tokens, and whether the context sets that limit.
 
     Raises:
         InputError: The prompt does not fit into the model's context.
     """
     if context_length is None:
         return max_new_tokens, False
-    # An encoder-decoder writes into a context of its own, after one start token.
+    # The decoder of an encoder-decoder has its own context, which starts with one start token.
     left = context_length - (1 if encoder_decoder else len(source))
     if len(source) > context_length or left < 1:
         raise InputError(
@@ -95,7 +95,7 @@ def room_for(
 
 def _integers(prompt: object, number: int) -> list[int]:
     try:
-        if isinstance(prompt, bytes | bytearray):  # iterates over numbers, which are no token ids
+        if isinstance(prompt, bytes | bytearray):  # bytes are not token ids
             raise TypeError
         return [operator.index(token) for token in prompt]  # type: ignore[attr-defined]
     except TypeError as error:

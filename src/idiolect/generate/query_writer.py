@@ -1,8 +1,8 @@
-"""A language model writes search queries for texts, after a few examples.
+"""Generate search queries for texts with a language model and a few-shot prompt.
 
-This is the first half of GPL (Wang et al. 2021, 2112.07577), with the few-shot prompt of InPars
+This is the first part of GPL (Wang et al. 2021, 2112.07577), with the few-shot prompt of InPars
 (Bonifacio et al. 2022, 2202.05144) instead of a model trained for it. A model with a chat template
-gets each example as a turn of the conversation, and any other model as plain text.
+gets each example as a turn of a conversation, any other model as plain text.
 """
 
 from __future__ import annotations
@@ -43,25 +43,25 @@ EXAMPLES = (
         "battery powered drill with carrying case",
     ),
 )
-"""Texts of several fields, each with a query in other words."""
+"""Texts from several domains, each with a query in different words."""
 
 _INSTRUCTION = "Write a short search query that this text answers.\n\n"
 _PLACE = "\0"
-"""Where the text goes in a prompt; no text holds it."""
+"""Placeholder for the text in the prompt; no text contains it."""
 _QUOTES = "\"'“”‘’`* "
 _LEAD = re.compile(r"(?:\d+[.)]|[-*•]|(?:search )?query:|q:)\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class WrittenQueries:
-    """The queries of some texts, as written, and what they cost."""
+    """The generated queries of some texts, and their cost in tokens."""
 
     queries: list[list[str]]
     """The queries of each text; some may be empty or equal."""
     read_tokens: int
-    """Tokens of the texts and prompts that were read."""
+    """Number of tokens of the texts and prompts that were read."""
     new_tokens: int
-    """Tokens that were written."""
+    """Number of tokens that were generated."""
 
 
 class QueryWriter:
@@ -70,10 +70,10 @@ class QueryWriter:
     Args:
         model: A causal language model.
         examples: Texts with a query each, shown to the model first.
-        max_length: Tokens of a text that the model reads; the rest is cut off.
-        max_new_tokens: Tokens of a query, at most.
-        sampling: From which tokens one is drawn. By default as in doc2query: from the 25 most
-            likely ones, and of these from the likeliest 95 %.
+        max_length: Maximum tokens of a text; longer texts are truncated.
+        max_new_tokens: Maximum tokens of a query.
+        sampling: The sampling settings; by default top-k with k = 25 as in doc2query, and top-p
+            with p = 0.95.
         seed: Random seed.
 
     Raises:
@@ -112,7 +112,7 @@ class QueryWriter:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What determines the queries beside the weights and the texts."""
+        """Everything that determines the queries, apart from the weights and the texts."""
         return {
             "prompt": [self._before, self._after],
             "max_length": self.max_length,
@@ -133,8 +133,8 @@ class QueryWriter:
 
         Args:
             texts: The texts.
-            numbers: A number for each text, which determines its random numbers with the seed.
-            count: Queries of each text.
+            numbers: A number for each text; with the seed, it determines the random numbers.
+            count: Number of queries per text.
         """
         device = self.model.network.device
         rows, size = self.read(texts), len(self._before)
@@ -167,7 +167,7 @@ class QueryWriter:
         return row[: next((i for i, token in enumerate(row) if token in self._stops), len(row))]
 
     def _cache(self, rows: int) -> Cache:
-        """Return the keys and values of the prompt, which is read only once, for each row."""
+        """Return the KV cache of the prompt, which is computed once, repeated for each row."""
         device = self.model.network.device
         if self._prompt_cache is None:
             self._prompt_cache = self.model.network.new_cache()
@@ -179,7 +179,7 @@ class QueryWriter:
 
 
 def _prompt(tokenizer: Tokenizer, examples: Sequence[tuple[str, str]]) -> str:
-    """Return the prompt, with a mark in the place of the text."""
+    """Return the prompt, with a placeholder for the text."""
     if find_chat_template(tokenizer) is None:
         shown = "".join(f"Text: {text}\nQuery: {query}\n\n" for text, query in examples)
         return f"{shown}Text: {_PLACE}\nQuery:"

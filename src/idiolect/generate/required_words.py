@@ -1,8 +1,9 @@
-"""Required words: beams that must contain them.
+"""Lexically constrained beam search: beams that must contain required words.
 
-Post & Vilar 2018 (1804.06609): the likeliest beams alone would never write an unlikely word. So
-each beam is also continued by the tokens of the words it lacks, and the places are shared among
-banks of beams that are equally far, in turns from the farthest.
+Post & Vilar 2018 (1804.06609), dynamic beam allocation: the most likely beams alone would rarely
+contain an unlikely word. So each beam is also continued with the tokens of its missing words.
+Candidates are grouped into banks by their progress, and the beams are allocated to the banks in
+turn, starting with the most advanced.
 """
 
 from __future__ import annotations
@@ -29,17 +30,17 @@ class Continuation(NamedTuple):
 @dataclass(frozen=True)
 class _Progress:
     bank: int
-    """How far a text is with its words; words that are complete count most."""
+    """Progress of a text with its words; complete words count more than tokens."""
     is_complete: bool
     tokens: tuple[int, ...]
-    """Tokens that bring it further."""
+    """Tokens that advance it."""
 
 
 class RequiredWords:
     """Words that each text must contain.
 
     Args:
-        words: For each word the sequences of ids that spell it, one of which is enough.
+        words: For each word, alternative sequences of ids, one of which is enough.
     """
 
     def __init__(self, words: Sequence[Sequence[Sequence[int]]]) -> None:
@@ -48,11 +49,11 @@ class RequiredWords:
 
     @property
     def shortest(self) -> int:
-        """The fewest tokens that hold all words, if none overlap."""
+        """Minimum number of tokens that contain all words, if none overlap."""
         return sum(min(map(len, forms)) for forms in self.words)
 
     def progress(self, ids: Sequence[int]) -> _Progress:
-        """Return how far a text is."""
+        """Return the progress of a text."""
         text = tuple(ids)
         missing = [forms for forms in self.words if not any(_contains(text, f) for f in forms)]
         every = [form for forms in missing for form in forms]
@@ -65,9 +66,10 @@ class RequiredWords:
         return _Progress(bank, not missing, tokens)
 
     def proposed(self, ids: Sequence[int], sums: Tensor) -> set[int]:
-        """Return tokens to continue a beam with: those of the words it lacks, and its likeliest.
+        """Return tokens to continue a beam with: those of missing words, and the most likely one.
 
-        The likeliest one, so that a beam with all its words is not lost. Shape: (vocabulary,).
+        The most likely one is included so that a beam with all its words is not lost. Shape: sums
+        (vocabulary,).
         """
         return {*self.progress(ids).tokens, *sums.topk(1).indices.tolist()}
 
@@ -79,17 +81,17 @@ class RequiredWords:
         ends: Callable[[Sequence[int]], bool],
         size: int,
     ) -> tuple[list[Continuation], list[Continuation]]:
-        """Choose which continuations go on, and which texts are finished.
+        """Choose the continuations to keep, and the texts that are finished.
 
         Args:
-            beams: The ids of each beam; None for a place without one.
-            found: The likeliest continuations, best first.
+            beams: The ids of each beam; None for an unused beam.
+            found: The most likely continuations, best first.
             sums: The summed log-probability of each beam and token. Shape: (beams, vocabulary).
             ends: Whether the last token of a text ends it.
-            size: How many go on.
+            size: Maximum number of continuations.
 
         Returns:
-            At most `size` each. Texts that end without a word are dropped.
+            At most `size` of each. Texts that end without a required word are dropped.
         """
         ended = [one for one in found[:size] if one.ends]
         going = [one for one in found if not one.ends][:size]
@@ -121,6 +123,6 @@ def _contains(text: tuple[int, ...], form: tuple[int, ...]) -> bool:
 
 
 def _begun(text: tuple[int, ...], form: tuple[int, ...]) -> int:
-    """Return how many tokens of a form the text ends with."""
+    """Return the length of the longest prefix of `form` that the text ends with."""
     most = min(len(form) - 1, len(text))
     return next((n for n in range(most, 0, -1) if text[-n:] == form[:n]), 0)

@@ -1,7 +1,7 @@
-"""Speculative decoding: guess several tokens, check them in one step, keep those that fit.
+"""Speculative decoding: draft several tokens, verify them in one step, keep accepted ones.
 
-The text is that of decoding without guesses: equal for greedy search (up to rounding where two
-tokens tie), and of the same distribution for sampling (Leviathan et al. 2023, 2211.17192).
+The output is that of decoding without drafts: equal for greedy search (up to rounding if two tokens
+tie), and with the same distribution for sampling (Leviathan et al. 2023, 2211.17192).
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ _NGRAM = 2
 
 
 class Guesses(Protocol):
-    """Guesses the next tokens."""
+    """Drafts the next tokens."""
 
     def propose(
         self, ids: list[int], most: int, random: np.random.Generator
     ) -> tuple[list[int], list[Tensor | None]]:
-        """Return tokens, and the distribution each was drawn from; None if it was certain."""
+        """Return tokens, and the distribution each was sampled from; None if deterministic."""
 
 
 class LookupGuesses:
-    """Guess that the text goes on as it did after the last two tokens before (prompt lookup).
+    """Prompt lookup: draft the tokens that followed an earlier occurrence of the last two tokens.
 
     Args:
         prompt: Ids of the prompt.
-        count: Tokens to guess.
+        count: Number of tokens to draft.
     """
 
     def __init__(self, prompt: list[int], count: int) -> None:
@@ -44,7 +44,7 @@ class LookupGuesses:
     def propose(
         self, ids: list[int], most: int, random: np.random.Generator
     ) -> tuple[list[int], list[Tensor | None]]:
-        """Return what follows the first occurrence of the last tokens."""
+        """Return the tokens after the first occurrence of the last tokens."""
         text = self.prompt + ids
         for size in range(min(_NGRAM, len(text) - 1), 0, -1):
             last = text[-size:]
@@ -57,11 +57,11 @@ class LookupGuesses:
 
 
 class AssistantGuesses:
-    """Guess with a faster model.
+    """Draft with a faster model.
 
     Args:
-        decoding: The prompt, read by the faster model; not started.
-        options: How many tokens to guess, and how the text is sampled.
+        decoding: The prompt, for the faster model; not started.
+        options: The number of tokens to draft, and the sampling settings.
     """
 
     def __init__(self, decoding: Decoding, options: GenerationOptions) -> None:
@@ -152,18 +152,17 @@ def speculate(
 def _accept_or_draw(
     shares: Tensor, guess: int, drawn_from: Tensor | None, random: np.random.Generator
 ) -> int:
-    """Return the guess with probability min(1, p / q), otherwise a draw from [p - q]+.
+    """Return the guess with probability min(1, p / q), otherwise a sample from [p - q]+.
 
-    A guess that is drawn again counts as rejected for the cache only if it differs, so the text is
-    the same either way.
+    If a rejected guess is sampled again, it counts as accepted, which gives the same text.
     """
-    if drawn_from is None:  # certain: q is 1 for the guess
+    if drawn_from is None:  # deterministic: q is 1 for the guess
         drawn_from = torch.zeros_like(shares)
         drawn_from[guess] = 1.0
     if random.random() * float(drawn_from[guess]) <= float(shares[guess]):
         return guess
     rest = (shares - drawn_from).clamp(min=0)
-    # With p equal to q up to rounding nothing is left over, and 0 / 0 would be no distribution.
+    # If p equals q up to rounding, [p - q]+ is zero, and normalizing it would be 0 / 0.
     return _draw(rest if float(rest.sum()) > 0 else shares, random)
 
 

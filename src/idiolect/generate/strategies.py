@@ -1,4 +1,4 @@
-"""Greedy search and sampling over ids, for batches without text."""
+"""Greedy search and sampling over token ids, without a tokenizer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from idiolect.nn.network import Network
 __all__ = ["greedy", "sample"]
 
 _Choose = Callable[[Tensor, Tensor], Tensor]
-"""Choose a token of each row. Scores (rows, vocabulary) and the rows' numbers to tokens (rows,)."""
+"""Chooses a token for each row: scores (rows, vocabulary) and row numbers to tokens (rows,)."""
 
 
 def greedy(
@@ -30,9 +30,10 @@ def greedy(
 ) -> Tensor:
     """Continue texts with the most likely token at each step.
 
-    Shape: input_ids and attention_mask (batch, length), result (batch, at most max_new_tokens). The
-        decoder of an
-    encoder-decoder network starts with its start id, which is not part of the result.
+    The decoder of an encoder-decoder network starts with its start id, which is not part of the
+    result.
+
+    Shape: input_ids and attention_mask (batch, length), result (batch, at most max_new_tokens).
 
     Args:
         network: A network with a language-model head.
@@ -67,9 +68,9 @@ def sample(
     sampling: Sampling | None = None,
     cache: Cache | None = None,
 ) -> Tensor:
-    """Continue texts with random tokens.
+    """Continue texts with sampled tokens.
 
-    A seed alone determines the random numbers of its row, whatever else is in the batch.
+    The random numbers of a row depend only on its seed, not on the rest of the batch.
 
     Shape: input_ids (batch, length), attention_mask (batch, cached and new tokens), result (seeds,
     at most max_new_tokens): all continuations of the first text, then those of the second, …
@@ -79,15 +80,15 @@ def sample(
         input_ids: As in `greedy`.
         attention_mask: As in `greedy`; with a cache, it also covers the cached tokens.
         max_new_tokens: As in `greedy`.
-        seeds: The seed of each continuation: the same number of them for each text, which is read
-            only once.
+        seeds: The seed of each continuation, with the same number of seeds for each text. A text is
+            read only once.
         eos_token_id: As in `greedy`.
-        sampling: From which tokens one is drawn; by default from all.
-        cache: Keys and values of tokens before the texts, of a batch of the same size. Only for
+        sampling: The sampling settings; by default from all tokens.
+        cache: Keys and values of tokens before the texts, for a batch of the same size. Only for
             networks without an encoder.
 
     Raises:
-        InputError: As for `greedy`; or the texts do not share the seeds equally.
+        InputError: As for `greedy`; or the number of seeds is not a multiple of that of texts.
     """
     sampling = sampling or Sampling()
     copies, rest = divmod(len(seeds), max(1, len(input_ids)))
@@ -145,7 +146,7 @@ def _continue(
         count = int(live.sum())
         if not count:
             return result[:, : place + 1]
-        if 2 * count <= len(live):  # copying the caches costs about as much as a step
+        if 2 * count <= len(live):  # copying the cache costs about as much as a step
             alive = live.nonzero()[:, 0]
             decoding.select(alive)
             rows, token, live = rows[alive], token[alive], live[alive]

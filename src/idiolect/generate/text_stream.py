@@ -1,4 +1,4 @@
-"""`TextStream`: a text in pieces, as it is written, and the finished text."""
+"""`TextStream`: a text in pieces, as it is generated, and the finished text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class TextStream(Iterator[str]):
 
     Args:
         pieces: The pieces.
-        row: The text that they are of.
+        row: The text.
         tokenizer: Its tokenizer.
     """
 
@@ -28,7 +28,7 @@ class TextStream(Iterator[str]):
 
     @property
     def generation(self) -> Generation:
-        """The text as far as it is written, with its ids and the reason why it ended."""
+        """The text so far, with its ids and the reason why it ended."""
         return self._row.finished(self._tokenizer)
 
     @property

@@ -1,4 +1,4 @@
-"""From which tokens one is drawn: every rule that cuts the tail of a distribution."""
+"""Sampling: temperature, and all rules that truncate the distribution."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ _OUT = float("-inf")
 
 @dataclass(frozen=True)
 class Sampling:
-    """From which tokens one is drawn. The rules apply in the order of the fields.
+    """Sampling settings. The rules are applied in the order of the fields.
 
     Raises:
-        ConfigError: A value is out of its range.
+        ConfigError: A value is out of range.
     """
 
     temperature: float = 1.0
-    """Scores are divided by this number; less than 1 makes likely tokens likelier."""
+    """Scores are divided by this number; values below 1 make likely tokens more likely."""
     top_k: int = 0
-    """Draw from this many most likely tokens; 0 for all."""
+    """Sample from this many most likely tokens; 0 for all."""
     top_p: float = 1.0
-    """Draw from the fewest tokens whose probabilities add up to this (nucleus sampling, Holtzman et
-    al. 2020, 1904.09751)."""
+    """Sample from the smallest set of tokens whose probabilities sum to this (nucleus sampling,
+    Holtzman et al. 2020, 1904.09751)."""
     min_p: float = 0.0
-    """Draw from tokens at least this share as likely as the most likely one (Nguyen et al. 2024,
-    2407.01082)."""
+    """Sample from tokens with at least this fraction of the probability of the most likely one
+    (Nguyen et al. 2024, 2407.01082)."""
     typical_p: float = 1.0
-    """Draw from the tokens whose information is closest to the entropy, until their probabilities
-    add up to this (Meister et al. 2023, 2202.00666)."""
+    """Sample from the tokens whose information is closest to the entropy, until their probabilities
+    sum to this (locally typical sampling, Meister et al. 2023, 2202.00666)."""
     epsilon_cutoff: float = 0.0
-    """Draw from tokens at least this likely (Hewitt et al. 2022, 2210.15191)."""
+    """Sample from tokens with at least this probability (Hewitt et al. 2022, 2210.15191)."""
     eta_cutoff: float = 0.0
-    """As `epsilon_cutoff`, but lower where the entropy H is high: min(eta, √eta · e^-H)."""
+    """Like `epsilon_cutoff`, but lower if the entropy H is high: min(eta, √eta · e^-H)."""
 
     def __post_init__(self) -> None:
         if not 0 < self.temperature < math.inf:
@@ -60,9 +60,9 @@ class Sampling:
                 )
 
     def filter(self, scores: Tensor) -> Tensor:
-        """Divide logits by the temperature, and set those of the tokens that are cut to -inf.
+        """Divide logits by the temperature, and set those of excluded tokens to -inf.
 
-        The most likely token of a row always stays. Shape: scores and result (rows, vocabulary).
+        The most likely token of a row is always kept. Shape: scores and result (rows, vocabulary).
         """
         scores = scores.float()
         if self.temperature != 1:
@@ -84,7 +84,7 @@ class Sampling:
         return scores
 
     def draw(self, scores: Tensor, uniform: Tensor) -> Tensor:
-        """Draw one token of each row.
+        """Sample one token for each row.
 
         Shape: scores (rows, vocabulary), uniform (rows,), result (rows,).
 
@@ -98,21 +98,21 @@ class Sampling:
 
 
 class Mirostat:
-    """Hold the surprise of the drawn tokens near a target (mirostat 2, Basu et al. 2021,
-    2007.14966).
+    """Keep the surprise of sampled tokens near a target (mirostat 2, Basu et al. 2021, 2007.14966).
 
-    Tokens of more than μ bits are cut. μ starts at 2τ and moves by -η times the error.
+    Tokens with a surprise of more than μ bits are excluded. μ starts at 2τ and changes by -η times
+    the error.
 
     Args:
         tau: The target τ, in bits per token.
-        eta: The rate η.
+        eta: The learning rate η.
     """
 
     def __init__(self, tau: float, eta: float) -> None:
         self.tau, self.eta, self._limit = tau, eta, 2 * tau
 
     def draw(self, scores: Tensor, uniform: float) -> int:
-        """Draw one token, and adjust μ. Shape: scores (vocabulary,)."""
+        """Sample one token, and update μ. Shape: scores (vocabulary,)."""
         shares, tokens = scores.float().softmax(-1).sort(descending=True)
         kept = int((-shares.log2() <= self._limit).sum().clamp(min=1))
         shares = shares[:kept] / shares[:kept].sum()
@@ -122,10 +122,10 @@ class Mirostat:
 
 
 def _place(shares: Tensor, uniform: Tensor) -> Tensor:
-    """Return where each row's cumulative share passes its number. Shape: (rows, n) to (rows,)."""
+    """Return the index where each row's cumulative sum exceeds `uniform`. (rows, n) to (rows,)."""
     reached = shares.cumsum(-1)
     place = (reached <= uniform[:, None] * reached[:, -1:]).sum(-1)
-    # Rounding can carry a number close to 1 past the last token that was kept.
+    # With rounding, a number close to 1 could exceed the sum and select an excluded token.
     return torch.minimum(place, (shares > 0).sum(-1) - 1)
 
 

@@ -1,4 +1,4 @@
-"""The text of a row as it grows: what is certain already, and where a stop string ends it."""
+"""Incremental detokenization: the final part of a growing text, and detection of stop strings."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _INCOMPLETE = "\ufffd"
 
 
 def ends_with_stop(tokenizer: Tokenizer, ids: Sequence[int], stop: Sequence[str]) -> bool:
-    """Return whether the last tokens complete a stop string, wherever the tokens' borders are."""
+    """Return whether the last tokens complete a stop string, which may end inside a token."""
     if not stop:
         return False
-    # A character takes at most four tokens (bytes); special tokens take no character.
+    # A character has at most four tokens (bytes); special tokens have no characters.
     tail = tokenizer.decode(ids[-(4 * max(map(len, stop)) + 8) :])
     return any(text in tail for text in stop)
 
@@ -23,11 +23,11 @@ def ends_with_stop(tokenizer: Tokenizer, ids: Sequence[int], stop: Sequence[str]
 class Transcript:
     """The text of a row, decoded as tokens arrive.
 
-    Text is released once it cannot change: whole characters that do not begin a stop string.
+    Text is released once it is final: complete characters that cannot be part of a stop string.
 
     Args:
         tokenizer: The tokenizer.
-        stop: Texts that end the row. They are cut off.
+        stop: Stop strings, which end the row. They are removed.
     """
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
@@ -40,7 +40,7 @@ class Transcript:
         """Whether a stop string was found."""
 
     def add(self, token: int) -> str:
-        """Add a token; return the text that has become certain."""
+        """Add a token; return the newly final text."""
         self._ids.append(token)
         # Decoding starts a few tokens back, since some decoders strip the first token's space.
         known, text = self._tokenizer.decode_batch(
@@ -64,7 +64,7 @@ class Transcript:
 
     @property
     def text(self) -> str:
-        """The text that is known, up to a stop string."""
+        """The text so far, up to a stop string."""
         return self._text
 
     def _cut(self) -> None:
@@ -73,7 +73,7 @@ class Transcript:
             self.stopped, self._text = True, self._text[: min(places)]
 
     def _held_back(self) -> int:
-        """Return how many characters at the end may begin a stop string."""
+        """Return the number of characters at the end that may start a stop string."""
         if self.stopped:
             return 0
         longest = max(map(len, self._stop), default=0)

@@ -253,7 +253,7 @@ def _with_head(model: LanguageModel, seed: int) -> LanguageModel:
             f"{family.title} models have no class with a classification head",
             hint="choose a model of another family",
         )
-    # Settings of a classifier that the base may have been.
+    # The base may itself be a classifier: remove its settings.
     kept_settings = model.settings.keys() - {"num_labels", "problem_type"}
     settings = {key: model.settings[key] for key in sorted(kept_settings)} | {
         "architectures": found[:1],
@@ -262,7 +262,7 @@ def _with_head(model: LanguageModel, seed: int) -> LanguageModel:
         "vocab_size": model.network.config.vocab_size,
     }
     if settings.get("pad_token_id") is None:
-        # transformers needs it to find the last token of a padded text.
+        # transformers uses it to find the last token of a padded text.
         settings["pad_token_id"] = model.tokenizer.batch_pad_token_id
     source = model.network
     network = family.network(family.config(settings))
@@ -277,5 +277,5 @@ def _with_head(model: LanguageModel, seed: int) -> LanguageModel:
     return model.with_changes(
         network=network.eval(),
         settings=settings,
-        companions=model.companions.without_modules(),  # they would make it an encoder of texts
+        companions=model.companions.without_modules(),  # modules make an encoder
     )

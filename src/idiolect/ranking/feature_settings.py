@@ -22,7 +22,7 @@ from idiolect.text.format_version import check_format, with_format
 __all__ = ["FeatureSettings"]
 
 _LISTS = ("runs", "dimensions")
-"""Fields that JSON holds as lists."""
+"""Fields that are lists in JSON."""
 
 
 @dataclass(frozen=True)
@@ -30,15 +30,15 @@ class FeatureSettings:
     """Which scores are used as features."""
 
     runs: tuple[str, ...] = ()
-    """Names of the runs. The first one holds the candidates."""
+    """Names of the runs. The first run has the candidates."""
     bm25: bool = True
     """Whether BM25 is a feature. Without runs it also finds the candidates."""
     encoder: str | None = None
     """Directory or hub id of the encoder."""
     encoder_fingerprint: str | None = None
-    """`Encoder.fingerprint` at training."""
+    """`Encoder.fingerprint` at training time."""
     dimensions: tuple[int, ...] = ()
-    """Truncated sizes of the embeddings that are features too."""
+    """Truncated embedding sizes (Matryoshka) whose similarities are also features."""
 
     def candidates(
         self,

@@ -1,4 +1,4 @@
-"""Features of a learned ranking: retrieval scores, and values that the caller provides.
+"""Features for learning to rank: retrieval scores, and values that the caller provides.
 
 Each score yields two features: the score itself, and its ratio to the highest score among the
 query's candidates. The ratio makes scores comparable between queries.
@@ -79,7 +79,7 @@ class Features:
 
     @property
     def single(self) -> tuple[str, ...]:
-        """The columns that rank documents in different ways: all but the ratios."""
+        """The columns except the ratios, which rank documents in the same order as their scores."""
         return (*self._scores, *self._given)
 
     def table(self, query: str, documents: Sequence[str]) -> NDArray[np.float32]:

@@ -1,9 +1,9 @@
-"""`generate_queries`: pairs to tune an encoder on, from texts alone.
+"""`generate_queries`: synthetic query-document pairs to tune an encoder on, from texts alone.
 
 A language model writes queries for some texts (GPL, Wang et al. 2021, 2112.07577). A consistency
 filter keeps a query only if a search for it finds its own text among the first results
-(Promptagator, Dai et al. 2022, 2209.11755). GPL's second half, margins from a cross-encoder, is not
-part of this.
+(Promptagator, Dai et al. 2022, 2209.11755). The second part of GPL, margins from a cross-encoder,
+is not included.
 """
 
 from __future__ import annotations
@@ -34,27 +34,27 @@ __all__ = ["GeneratedQueries", "generate_queries"]
 
 _MINIMUM_WORDS = 2
 _OPENING = 60
-"""Characters of a query that are shown beside the reason why it is left out."""
+"""Characters of a query that are shown with the reason why it was left out."""
 
 
 @dataclass(frozen=True)
 class GeneratedQueries:
-    """What was written, kept and left out, and what it cost."""
+    """The generated pairs, with counts and costs."""
 
     pairs: int
-    """Queries that were kept, each with its text."""
+    """Number of queries that were kept, each with its text."""
     texts: int
-    """Texts for which queries were written."""
+    """Number of texts for which queries were written."""
     written: int
-    """Queries that were written."""
+    """Number of queries that were written."""
     left_out: Skipped = field(default_factory=Skipped)
-    """Queries that were not kept, by reason."""
+    """Number of queries that were not kept, by reason."""
     read_tokens: int = 0
-    """Tokens the language model read, its prompt counted once."""
+    """Number of tokens that the language model read; the prompt counts once."""
     new_tokens: int = 0
-    """Tokens it wrote."""
+    """Number of tokens that it generated."""
     seconds: float = 0.0
-    """Time the language model took, over all runs that were needed."""
+    """Seconds that the language model took, summed over all resumed runs."""
 
 
 class _Retriever(Protocol):
@@ -78,23 +78,24 @@ def generate_queries(
 ) -> GeneratedQueries:
     """Write a file of pairs that `tune` reads. Run it again to resume.
 
-    The texts for which queries are written are drawn at random; a search in the filter is among all
-    texts. What is written is the same whenever model, texts and settings are the same.
+    The texts for which queries are written are a random sample; the filter searches all texts. The
+    same model, texts and settings give the same output.
 
     Args:
         model: A causal language model, or the name of one.
-        texts: The texts to be found, for example a `Corpus`.
+        texts: The texts that queries should find, for example a `Corpus`.
         output: The file of pairs (`.jsonl`), with the fields `query` and `document`.
-        queries_per_text: Queries of each text.
-        max_texts: Number of texts to write queries for; all by default.
-        filter_top_k: Keep a query if its text is among so many results; 0 keeps all.
-        filter_encoder: Search with these vectors; with the words (BM25) by default.
-        batch_size: Texts that are read at once.
+        queries_per_text: Number of queries per text.
+        max_texts: Maximum number of texts to write queries for; by default all.
+        filter_top_k: Keep a query if its text is among this many results; 0 keeps all.
+        filter_encoder: Encoder for the search of the filter; by default BM25 is used.
+        batch_size: Number of texts per batch.
         writer: The prompt and the sampling; by default `QueryWriter(model)`.
 
     Raises:
-        InputError: There are no texts, the model does not continue texts, or no query was kept.
-        CheckpointError: The unfinished file of another run is in the way.
+        InputError: There are no texts, the model is not a causal language model, or no query was
+            kept.
+        CheckpointError: There is an unfinished file of another run.
     """
     model = load_if_named(model, LanguageModel, "model")
     output = Path(output)
@@ -148,7 +149,7 @@ def generate_queries(
 
 
 def _choose(count: int, limit: int | None, seed: int) -> list[int]:
-    """Return the numbers of the texts to write queries for, in a random order."""
+    """Return the indices of the texts to write queries for, in random order."""
     if not count:
         raise InputError("no texts to write queries for", hint="check the files")
     limit = count if limit is None else min(count, check_whole(limit, "max_texts", least=1))
@@ -156,7 +157,7 @@ def _choose(count: int, limit: int | None, seed: int) -> list[int]:
 
 
 class _Journal:
-    """The batches that were written, in a file to which each is appended."""
+    """An append-only file of the finished batches, from which a run is resumed."""
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
         self._path = path
@@ -171,7 +172,7 @@ class _Journal:
                 f"{path} is unfinished and of other texts, another model or other settings",
                 hint="finish that run, or remove the file",
             )
-        whole = [line for line in lines if line.endswith("\n")]  # the last may be half-written
+        whole = [line for line in lines if line.endswith("\n")]  # the last one may be incomplete
         self.done = [json.loads(line) for line in whole[1:]]
         write_atomic(path, "".join(whole).encode())
 
@@ -196,7 +197,7 @@ def _write_all(
     count: int,
     journal: _Journal,
 ) -> None:
-    """Write the queries of all batches that are not in the journal; announce the cost first."""
+    """Write the queries of all batches that are not in the journal; first print the cost."""
     first = len(journal.done)
     rest = batches[first:]
     numbers = [number for batch in rest for number in batch]
@@ -222,9 +223,9 @@ def _write_all(
 def _usable(
     written: Iterable[tuple[int, Sequence[str]]], shown: Sequence[str], left_out: Skipped
 ) -> Iterator[tuple[int, str]]:
-    """Yield the queries that have words and are new, each with the number of its text.
+    """Yield the queries that have words and are not repeated, each with the index of its text.
 
-    Small models repeat the queries of the examples, which are `shown`, in lower case.
+    Small models often repeat the queries of the prompt's examples, which are `shown` (lower-case).
     """
     for number, queries in written:
         known = set[str]()

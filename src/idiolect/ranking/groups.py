@@ -60,7 +60,7 @@ def make_groups(
     negatives: int = 7,
     seed: int = 0,
 ) -> list[QueryGroup]:
-    """Group each relevant document with hard negatives: candidates nobody judged relevant.
+    """Group each relevant document with hard negatives: candidates not judged relevant.
 
     Args:
         queries: The text of each query.
@@ -104,7 +104,7 @@ def candidate_groups(
         queries: The text of each query.
         documents: The text of each document.
         run: Candidates. Queries with fewer than two candidates are left out.
-        negatives: Other candidates in each group.
+        negatives: Number of other candidates in each group.
         seed: Random seed.
     """
     rng = np.random.default_rng(seed)

@@ -25,7 +25,7 @@ from idiolect.text.format_version import check_format, with_format
 __all__ = ["FeatureTable", "LambdaMART", "cross_validate"]
 
 _MAXIMUM_DOCUMENTS = 10_000
-"""LightGBM's limit on the documents of a query."""
+"""LightGBM's maximum number of documents per query."""
 _TREES, _FOLDS = 300, 5
 _SETTINGS = {
     "objective": "lambdarank",
@@ -44,7 +44,7 @@ _SETTINGS = {
 
 
 class FeatureTable(Protocol):
-    """What the trees read: `Features`, or tables from elsewhere."""
+    """The input of the trees: `Features`, or another source of feature tables."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -79,12 +79,12 @@ class LambdaMART:
         Args:
             features: The features of a query's documents.
             qrels: Grades. The nDCG gain of a grade is 2^g - 1.
-            trees: Number of trees. Default: the best number, up to 300, for a fifth of the queries
-                after training on the others.
+            trees: Number of trees. Default: the number, up to 300, with the best validation result
+                on a fifth of the queries; the model is then trained on all queries.
             seed: Random seed.
 
         Raises:
-            InputError: No query has documents of two grades, or one has too many documents.
+            InputError: No query has documents with different grades, or one has too many documents.
             MissingDependencyError: LightGBM is not installed.
         """
         known = {q: g for q, g in qrels.items() if len(set(g.values())) > 1}
@@ -155,7 +155,7 @@ class LambdaMART:
 
     @property
     def importance(self) -> dict[str, float]:
-        """The share of each feature in the total gain of all splits, in descending order."""
+        """Share of each feature in the total gain of all splits, in descending order."""
         gains = self._trees.feature_importance("gain")
         shares = dict(zip(self.names, (gains / max(gains.sum(), 1e-12)).tolist(), strict=True))
         return dict(sorted(shares.items(), key=lambda item: -item[1]))

@@ -64,7 +64,7 @@ def check_pairs(pairs: Any) -> list[tuple[str, str]]:
     """Return pairs of a query and a document as a list.
 
     Raises:
-        InputError: They are not several pairs of texts.
+        InputError: `pairs` is not a list of pairs of texts.
     """
     checked = []
     for number, pair in enumerate(iterate(pairs, "pairs", "a list of pairs")):

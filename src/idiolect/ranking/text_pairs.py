@@ -18,13 +18,13 @@ class TextPairBatch:
     """A padded batch of text pairs."""
 
     input_ids: Tensor
-    """(pairs, longest), int64."""
+    """Token ids. (pairs, longest), int64."""
     attention_mask: Tensor
     """1 for text, 0 for padding. (pairs, longest)."""
     token_type_ids: Tensor
     """The segment of each token. (pairs, longest)."""
     labels: Tensor
-    """(pairs,)."""
+    """Relevance labels. (pairs,)."""
     sizes: tuple[int, ...]
     """Number of pairs of each group."""
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 __all__ = ["Crossing", "TowerHead"]
 
 Crossing = Literal["cosine", "residual"]
-"""How to score two vectors: scaled and shifted cosine, or their element-wise maximum followed by a
-residual layer and a logistic regression."""
+"""How to score two vectors: by a scaled and shifted cosine, or by a residual layer and a logistic
+regression over their element-wise maximum."""
 
 _SCALE = 20.0
 """Initial scale of the cosine: 1/0.05, as in contrastive training."""

@@ -1,1 +1,1 @@
-"""Recommendation from interaction histories: baselines, sequence networks, evaluation, serving."""
+"""Recommendation from interaction histories: baselines, sequence models, evaluation, serving."""

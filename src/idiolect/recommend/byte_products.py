@@ -1,7 +1,7 @@
-"""The items with the largest inner products, from products of bytes, and which answers are certain.
+"""Find the items with the largest inner products by 8-bit products, and verify the results.
 
-Vectors are rounded to bytes, whose products take a quarter of the time of those of float32, and are
-compared while they are in registers. The rounding errors have a bound: with
+Vectors are quantized to bytes. Products of bytes take a quarter of the time of float32 products,
+and are compared while they are in registers. The quantization errors are bounded: with
 
     x = low + step · code + e        an item, code a byte per dimension, e the rounding error
     u · step = scale · q + f         a user, q a signed byte per dimension, f the rounding error
@@ -10,10 +10,10 @@ and the mean code m,
 
     u·x = (u·low + f·m) + scale · (q·code) + (f·(code − m) + u·e)
 
-the first term is equal for all items, and the last one at most |f| max|code − m| + |u| max|e|.
-So a few more items than are wanted are kept by q·code, and their products computed from the
-vectors. If the worst of the wanted ones is above what an item that was not kept could reach, the
-answer is that of the full product. Otherwise it is called uncertain.
+the first term is equal for all items, and the last one is at most |f| max|code − m| + |u| max|e|.
+So more candidates than requested are selected by q·code, and reranked by exact products. If the
+worst returned item scores above the upper bound of all items that are not candidates, the result is
+exact. Otherwise it is marked as uncertain.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from idiolect.search.diskann.simd import TILE_QUERIES, TILE_ROWS, dot, dot_int8_
 __all__ = ["ItemCodes", "is_hidden"]
 
 _BLOCK = 512 * 1024
-"""Bytes of the codes that stay in the cache while all users pass by."""
+"""Bytes of a block of codes, which stays in the cache while all users are compared with it."""
 _GROUP = 16
-"""Items of a line of codes, which has four dimensions of each."""
+"""Items per line of codes; a line has four dimensions of each item."""
 _FLOAT_ERROR = 1e-6
-"""Of a product of float32, relative to the norms."""
+"""Rounding error of a float32 inner product, relative to the norms."""
 _UNKNOWN, _NEVER = np.int32(-(2**31)), np.int32(2**31 - 1)
 
 
 @dataclass(frozen=True)
 class ItemCodes:
-    """Items' vectors and their codes, with the bounds of the rounding errors.
+    """The vectors of items and their codes, with bounds of the quantization errors.
 
-    `items` has rows padded to a multiple of 16 dimensions; `codes` are the lines of groups of 16
-    items; `low`, `step` and `middle`, the mean code, have `width` dimensions; `error` is the
-    largest norm of a rounding error, with a little for those of float32, and `spread` the largest
-    distance of a code from the middle.
+    `items` has rows padded to a multiple of 16 dimensions. `codes` has lines for groups of 16
+    items. `low`, `step` and `middle` (the mean code) have `width` dimensions. `error` is the
+    largest norm of a quantization error, plus a margin for float32 rounding; `spread` is the
+    largest distance of a code from the middle.
     """
 
     items: NDArray[np.float32]
@@ -60,7 +60,7 @@ class ItemCodes:
 
     @classmethod
     def of(cls, items: NDArray[np.float32]) -> ItemCodes:
-        """Round the vectors of items (items, width)."""
+        """Quantize the vectors of items (items, width)."""
         count, width = items.shape
         low, high = items.min(0), items.max(0)
         step = (high - low) / np.float32(255)
@@ -76,15 +76,16 @@ class ItemCodes:
     def largest(
         self, users: NDArray[np.float32], hidden: sparse.csr_matrix, top_k: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.bool_]]:
-        """Find the items with the largest inner products, best first, and whether it is certain.
+        """Find the items with the largest inner products, best first.
 
-        Shape: users (users, width), first two results (users, top_k), last result (users,). Of
-        equal products, the first item's comes first.
+        Shape: users (users, width), result (users, top_k), (users, top_k) and (users,): item
+        numbers, scores, and whether the result is certain to be exact. The lower item number wins a
+        tie.
 
         Args:
-            users: Vectors.
-            hidden: Entries for the items that are not to be found. Shape: (users, items).
-            top_k: How many items of each user; there must be so many.
+            users: User vectors.
+            hidden: Stored entries mark items to exclude. Shape: (users, items).
+            top_k: Number of items per user; at most the number of items.
         """
         count, width = len(users), users.shape[1]
         scaled = users * self.step
@@ -92,7 +93,8 @@ class ItemCodes:
         whole = np.rint(scaled / scale[:, None])
         rest = scaled - scale[:, None] * whole
         queries = _padded(whole, TILE_QUERIES, 4, np.int8)
-        # Almost all answers are certain then; the bound grows with the number of dimensions.
+        # With this many candidates, almost all results are certain; the bound grows with the number
+        # of dimensions.
         half = 2 * top_k + 8 + width // 16
         kept, sizes = np.zeros((len(queries), 2 * half), np.int64), np.zeros(len(queries), np.int64)
         least = np.full(len(queries), _NEVER)
@@ -116,7 +118,7 @@ class ItemCodes:
 def _padded(
     values: NDArray[np.float32], rows: int, columns: int, dtype: Any = np.float32
 ) -> NDArray[Any]:
-    """Return an aligned copy whose shape has multiples of two numbers, filled with zeros."""
+    """Return an aligned copy, padded with zeros to multiples of `rows` and `columns`."""
     count, width = values.shape
     copy = aligned_zeros(-(-count // rows) * rows, -(-width // columns) * columns, dtype)
     copy[:count, :width] = values
@@ -132,7 +134,7 @@ def _encode(
     middle: NDArray[np.float32],
     codes: NDArray[np.uint8],
 ) -> tuple[float, float]:
-    """Write codes; return the largest rounding error, and distance from the middle, of an item."""
+    """Write codes; return the largest quantization error and the largest distance from `middle`."""
     largest_error = largest_spread = np.float32(0)
     for row in range(len(items)):
         error = spread = np.float32(0)
@@ -158,9 +160,10 @@ def _keep_largest(
     sizes: NDArray[np.int64],
     least: NDArray[np.int32],
 ) -> None:
-    """Add the items of a block whose products exceed a user's `least`; raise it when all is full.
+    """Add the items of a block whose products exceed a user's threshold `least`.
 
-    A kept item is its product and its number in one integer.
+    When a user's buffer is full, keep the better half and raise the threshold. A kept item is one
+    integer, with its product in the upper and its number in the lower 32 bits.
     """
     products = np.empty((TILE_QUERIES, TILE_ROWS), np.int32)
     over = np.empty(TILE_QUERIES, np.uint32)
@@ -196,7 +199,7 @@ def _keep_largest(
 
 @kernel
 def is_hidden(number: int, user: int, starts: NDArray[np.int32], hidden: NDArray[np.int32]) -> bool:
-    """Return whether an item is among a user's, which are a row of a sparse matrix."""
+    """Return whether an item is hidden for a user: in the user's row of a sparse matrix."""
     low, high = starts[user], starts[user + 1]
     while low < high:
         middle = (low + high) // 2
@@ -209,9 +212,9 @@ def is_hidden(number: int, user: int, starts: NDArray[np.int32], hidden: NDArray
 
 @kernel
 def _halve(values: NDArray[np.int64]) -> int:
-    """Move the larger half of the values to the front; return the largest of the others."""
+    """Move the larger half of the values to the front; return the largest remaining value."""
     half, start, last = len(values) // 2, 0, len(values) - 1
-    while start < last:  # quickselect, without branches that cannot be predicted
+    while start < last:  # quickselect, without unpredictable branches
         middle = (start + last) // 2
         pivot, values[middle] = values[middle], values[last]
         place = start

@@ -32,10 +32,10 @@ def fit_baselines(
 
     Args:
         parts: The split.
-        leave_out: Names of baselines that are not needed.
+        leave_out: Names of baselines to skip.
 
     Returns:
-        The baselines by name, and why others could not be fitted.
+        The baselines by name; and for those that could not be fitted, the reason.
     """
     fitted: dict[str, ItemScorer] = {}
     failed = {}
@@ -66,7 +66,7 @@ def evaluate_recommender(
 
     Args:
         recommender: The recommender.
-        exclude_seen: Leave out the items of a history; by default where repeats are rare.
+        exclude_seen: Never recommend items of the history; by default if repeats are rare.
 
     Returns:
         A JSON-serializable dict: `systems` has the metrics of each, and for the baselines
@@ -110,9 +110,9 @@ def compare_evaluations(
 
     Args:
         first: The baseline.
-        second: The other one; the difference is its mean minus that of the baseline.
-        where: The cases that count; by default all. Shape: (cases,).
-        rounds: Random draws of the test.
+        second: The other recommender; the difference is its mean minus that of the baseline.
+        where: The cases to use; by default all. Shape: (cases,).
+        rounds: Number of random draws of the test.
 
     Raises:
         InputError: There are no cases.

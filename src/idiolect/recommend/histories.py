@@ -1,6 +1,6 @@
-"""`Histories`: what each user did, in order; and k-core filters.
+"""`Histories`: the interactions of each user, in order; and k-core filtering.
 
-Users and items are numbered in order of first occurrence. All events are in one array, user after
+Users and items are numbered in order of first occurrence. All events are in one array, grouped by
 user, so that a user's history is a slice of it.
 
 >>> shop = Histories.of({"ann": ["pen", "ink"], "bob": ["ink"]})
@@ -23,7 +23,7 @@ from idiolect.text.arguments import check_whole
 __all__ = ["Histories", "k_core"]
 
 _REPEATS = 0.01
-"""Share of repeated events from which recommending an item again is part of the task."""
+"""Share of repeated events at which recommending items of the history is part of the task."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class Histories:
     items: tuple[str, ...]
     """Ids of the items; some may occur in no event."""
     offsets: NDArray[np.int64]
-    """Where the events of each user begin."""
+    """Offset of the first event of each user; the last element is the number of events."""
     events: NDArray[np.int64]
-    """Numbers of the items, in the order of each user's events."""
+    """The item number of each event."""
     times: NDArray[np.float64] | None = None
     """Seconds since 1970 of each event, if they are known."""
 
@@ -93,14 +93,14 @@ class Histories:
         return np.bincount(self.events, minlength=len(self.items))
 
     def keep(self, kept: NDArray[np.bool_]) -> Histories:
-        """Keep some events, and all users and items by their numbers. Shape: kept (events,)."""
+        """Keep some events; users and items keep their numbers. Shape: kept (events,)."""
         lengths = np.bincount(self.owners[kept], minlength=len(self))
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         times = None if self.times is None else self.times[kept]
         return Histories(self.users, self.items, offsets, self.events[kept], times)
 
     def without_unused(self) -> Histories:
-        """Leave out users without events and items without events, and number the rest anew."""
+        """Remove users and items without events, and renumber the others."""
         used = np.flatnonzero(self.counts)
         number = np.full(len(self.items), -1)
         number[used] = np.arange(len(used))
@@ -116,7 +116,7 @@ class Histories:
 
     @property
     def repeats(self) -> float:
-        """Share of the events whose item the user had before."""
+        """Share of events whose item already occurred in the user's history."""
         if not len(self.events):
             return 0.0
         pairs = self.owners * len(self.items) + self.events
@@ -124,7 +124,7 @@ class Histories:
 
     @property
     def repeats_are_rare(self) -> bool:
-        """Whether recommending an item of the history again is no part of the task."""
+        """Whether repeats are so rare that items of the history should not be recommended."""
         return self.repeats < _REPEATS
 
     def numbers_of(self, ids: Iterable[str]) -> tuple[list[int], list[str]]:
@@ -135,7 +135,7 @@ class Histories:
 
 
 def k_core(histories: Histories, k: int) -> Histories:
-    """Leave out users and items with fewer than k events, until none is left.
+    """Repeatedly remove users and items with fewer than k events, until all have at least k.
 
     Raises:
         InputError: Nothing remains.

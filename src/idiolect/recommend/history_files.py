@@ -1,4 +1,4 @@
-"""Read interaction histories from files, in the layouts in which they are published.
+"""Read interaction histories from files in common layouts.
 
     records     CSV, TSV, JSON Lines, Parquet with a user (or session), an item, a time, a weight
     lists       JSON Lines with a user and the list of its items, or a session's list alone
@@ -7,10 +7,10 @@
     lines       `user item item …`, or `user item` in order (BERT4Rec)
     RecBole     `.inter`, whose header names types: `user_id:token`
 
-Ids are texts, the same from every file: `7`, `7.0` in a column with gaps and `"7"` are one item.
-What is left out is counted by reason: no user, no item, a weight that is not positive (returned
-goods), no time or one in the future, and exact duplicates. Lines and times that cannot be read are
-an error if they are more than `max_unreadable` of a file.
+Ids are texts and are normalized: `7`, `"7"`, and `7.0` in a column with missing values are the same
+item. Skipped events are counted by reason: no user, no item, a weight that is not positive
+(returned goods), no time or one in the future, and exact duplicates. It is an error if more than
+the share `max_unreadable` of a file's lines or times cannot be read.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ _LIST = ("items", "history", "item_ids", "sequence")
 _LIMIT = 16 << 20
 _DAY = 86_400.0
 _MILLISECONDS = 1e11
-"""Times above it, the year 5138 in seconds, are in milliseconds."""
+"""Larger times are in milliseconds (in seconds, this is the year 5138)."""
 
 
 def interaction_fields(names: Sequence[str]) -> tuple[str | None, str | None, str | None]:
-    """Return which of some fields name the user, the item and the time of an event."""
+    """Return which of the names are those of the user, the item and the time of an event."""
     found = (next(iter(find_fields(names, known)), None) for known in (_USER, _ITEM, _TIME))
     user, item, at = found
     return user, item, at
@@ -77,7 +77,7 @@ def read_histories(
 
     Args:
         sources: The files, also compressed.
-        skipped: Updated with what was left out, by reason.
+        skipped: Updated with the skipped events, by reason.
         max_unreadable: The share of a file's rows that may be unreadable.
 
     Raises:
@@ -138,7 +138,7 @@ def _first_line(path: Path) -> str:
 
 
 def _is_bare(path: Path, first: str) -> bool:
-    """Whether a table has no header: the fourth cell of its first line is a time (Amazon)."""
+    """Return whether a table has no header: the first line's fourth cell is a time (Amazon)."""
     cells = first.strip().split("," if file_type(path) == ".csv" else "\t")
     return file_type(path) in (".csv", ".tsv") and len(cells) in (3, 4) and _is_number(cells[-1])
 
@@ -158,7 +158,7 @@ def _cells(line: str, separator: str | None) -> list[str]:
 def _table(
     path: Path, separator: str | None, width: int, skipped: Skipped, max_unreadable: float
 ) -> Iterator[tuple[int, list[str]]]:
-    """Yield the number and the cells of each line; one with fewer cells than others is a fault."""
+    """Yield the number and the cells of each line; lines with fewer cells count as unreadable."""
 
     def rows() -> Iterator[tuple[int, Any]]:
         for number, line in read_lines(path, _LIMIT):
@@ -192,7 +192,7 @@ def _from_records(
         timed = timed or (rows == 0 and bool(at) and not listed)
         rows += 1
         where = f"{path.name} {place}"
-        # A list without a user is a session of its own.
+        # A list without a user is a separate session.
         owner = ids(record, user) if user else (where if listed else None)
         if owner is None:
             skip(skipped, "without a user", where)
@@ -248,7 +248,7 @@ def _from_lines(
 
 
 def _seconds(value: Any) -> float | None:
-    """Return a time in seconds since 1970; None if it is none."""
+    """Return a time in seconds since 1970; None if the value is not a time."""
     if isinstance(value, datetime):
         return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
     if isinstance(value, date):
@@ -266,7 +266,7 @@ def _seconds(value: Any) -> float | None:
 
 
 def _sorted(events: list[_Event], skipped: Skipped) -> Histories:
-    """Number users and items, sort each user's events by time, and leave out duplicates."""
+    """Number users and items, sort each user's events by time, and remove duplicates."""
     known = [event.time is not None for event in events]
     if any(known) and not all(known):
         raise InputError(
@@ -293,7 +293,7 @@ def _sorted(events: list[_Event], skipped: Skipped) -> Histories:
     if not rows:
         raise InputError("no events can be used", hint=f"left out: {summary(skipped)}")
     for row in rows:
-        row.sort(key=lambda one: one[0])  # stable: events of one moment keep their order
+        row.sort(key=lambda one: one[0])  # stable: events with the same time keep their order
     times = [np.array([moment for moment, _ in row]) for row in rows] if all(known) else None
     numbers = [[item for _, item in row] for row in rows]
     return Histories.of_numbers(tuple(users), tuple(items), numbers, times)

@@ -1,4 +1,4 @@
-"""Join the ids of histories to a catalogue of items, their texts and their other fields."""
+"""Join the item ids of histories with a catalogue of texts and other fields."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _PRICE = ("price", "unitprice", "unit_price", "list_price", "amount")
 
 @dataclass(frozen=True)
 class ItemCatalogue:
-    """What is known of items, by id."""
+    """The texts and fields of items, by id."""
 
     texts: dict[str, str] = field(default_factory=dict)
-    """Empty for an item without text."""
+    """The text of each item; empty for an item without text."""
     metadata: dict[str, dict[str, Any]] = field(default_factory=dict)
     """The other fields: texts, numbers, booleans, and lists of these."""
 
@@ -56,7 +56,7 @@ def read_catalogue(path: str | Path, skipped: Skipped) -> ItemCatalogue:
 
 
 def _other_fields(record: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
-    """Return the fields that filters can compare."""
+    """Return the fields that filters support."""
     given = record.get("metadata")
     values = {name: value for name, value in record.items() if name not in known}
     if isinstance(given, Mapping):
@@ -73,11 +73,11 @@ def _is_comparable(value: Any) -> bool:
 def join_catalogue(
     histories: Histories, texts: Mapping[str, str]
 ) -> tuple[Histories, list[str], str]:
-    """Add the catalogue's other items to the histories' items, and return all texts.
+    """Add the other items of the catalogue to the items of histories, and return all texts.
 
     Returns:
-        The histories; the text of each item, empty where there is none; and one line that says how
-        well both fit.
+        The histories; the text of each item, empty if there is none; and a one-line report on how
+        many items match.
     """
     known = set(histories.items)
     cold = tuple(id for id in texts if id not in known)

@@ -1,4 +1,4 @@
-"""The items of a recommender in the one index, answered by a user's vector, with filters."""
+"""An index of a recommender's items, which is searched by a user's vector, with filters."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["build_item_index", "indexed_top", "vectors_to_index"]
 
 
 def vectors_to_index(scorer: ItemScorer) -> VectorScorer:
-    """Return a recommender whose scores are inner products.
+    """Return a recommender if its scores are inner products of vectors.
 
     Raises:
         InputError: It has no vectors.
@@ -40,9 +40,9 @@ def build_item_index(
     texts: Sequence[str],
     metadata: Sequence[Mapping[str, Any]],
 ) -> Index:
-    """Write an index of the items by inner product.
+    """Write an index of the items with the inner-product metric.
 
-    Items with a zero vector, such as those without text, are left out and counted.
+    Items with a zero vector, such as those without text, are skipped and counted.
     """
     vectors = scorer.item_vectors()
 

@@ -1,10 +1,10 @@
-"""The largest scores of each row, of a dense matrix or of a product of sparse ones.
+"""Top-k selection for each row of a dense matrix or of a product of sparse matrices.
 
-A heap of the best so far stands between the scores and the result: almost all scores are compared
-with its smallest one only. An entry of the heap is one integer, a score's bits and the place of its
-column among equal scores, so that one comparison decides. A sparse product is never held as a
-whole: a row is summed up in one array, its largest entries are taken, and the entries that were
-touched are set back to zero.
+The best scores so far are in a min-heap, so almost all scores are only compared with its smallest
+one. An entry of the heap is one integer, which combines the bits of a score with the tie-breaking
+rank of its column, so one comparison is enough. A sparse product is never stored as a whole: one
+row is accumulated in an array, its largest entries are selected, and the changed elements are reset
+to zero.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ def largest_of_rows(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Find the largest scores of each row, best first.
 
-    Shape: scores (rows, columns), both results (rows, min(top_k, columns)). A score of −∞ is never
-    found; places that remain have the number −1.
+    Shape: scores (rows, columns), both results (rows, min(top_k, columns)). Scores of −∞ are
+    skipped; results are padded with the number −1.
 
     Args:
         scores: The scores.
-        top_k: How many of each row.
-        order: The place of each column among equal scores. Shape: (columns,).
+        top_k: Number of results per row.
+        order: Rank of each column for breaking ties. Shape: (columns,).
     """
     numbers, best = _empty(len(scores), min(top_k, scores.shape[1]))
     _scan_rows(np.ascontiguousarray(scores, np.float32), order, np.argsort(order), numbers, best)
@@ -49,18 +49,18 @@ def largest_of_product(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Find the largest positive entries of each row of a sparse product, best first.
 
-    Shape: both results (rows of left, min(top_k, columns of right)). Places that remain have the
+    Shape: both results (rows of left, min(top_k, columns of right)). Results are padded with the
     number −1.
 
     Args:
         left: Shape: (rows, inner).
         right: Shape: (inner, columns).
-        top_k: How many of each row.
-        order: The place of each column among equal entries; by default its number.
-        hidden: Entries that are left out, wherever it has any. Shape: (rows, columns).
+        top_k: Number of results per row.
+        order: Rank of each column for breaking ties; by default its number.
+        hidden: Stored entries mark entries of the product to exclude. Shape: (rows, columns).
         lengths: Divide each entry by the product of its row's and its column's length.
-        shrinkage: Added to that product.
-        ranked: Whether the order matters: without it, rows are not sorted.
+        shrinkage: Added to that product of lengths.
+        ranked: Whether to sort the results of each row.
     """
     rows, columns = left.shape[0], right.shape[1]
     numbers, best = _empty(rows, min(top_k, columns))
@@ -80,7 +80,7 @@ def largest_of_product(
 def _parts(
     matrix: sparse.csr_matrix,
 ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
-    # One type of index, so that a kernel is compiled once.
+    # Use one index type, so that a kernel is compiled once.
     starts, columns = matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32, copy=False)
     return starts, columns, matrix.data.astype(np.float32, copy=False)
 
@@ -137,7 +137,7 @@ def _multiply(
         for place in range(left_starts[row], left_starts[row + 1]):
             inner = left_columns[place]
             terms += right_starts[inner + 1] - right_starts[inner]
-        dense = terms > len(order)  # most columns are touched: which ones is not worth noting
+        dense = terms > len(order)  # most columns change: do not track them
         for place in range(left_starts[row], left_starts[row + 1]):
             inner, weight = left_columns[place], left_values[place]
             for other in range(right_starts[inner], right_starts[inner + 1]):
@@ -171,14 +171,14 @@ def _multiply(
 
 @kernel
 def _entry(score: np.float32, place: int) -> int:
-    """Return an integer that is larger for a larger score, and for an earlier place."""
+    """Return an integer that is larger for a larger score and, of equal scores, a lower `place`."""
     bits = np.float32(score + np.float32(0)).view(np.int32)  # the zeros have equal bits
     return int(_ordered(bits)) << 32 | (0x7FFFFFFF - place)
 
 
 @kernel
 def _ordered(bits: np.int32) -> np.int32:
-    """Turn the bits of a float32 into an integer of the same order, or back."""
+    """Convert the bits of a float32 to an integer with the same order, or back."""
     return np.int32(bits ^ ((bits >> 31) & 0x7FFFFFFF))
 
 
@@ -189,7 +189,7 @@ def _score(entry: int) -> np.float32:
 
 @kernel
 def _offer(entry: int, heap: NDArray[np.int64], size: int) -> int:
-    """Put an entry into a heap whose smallest is first, or in its place if the heap is full."""
+    """Push an entry to a min-heap; if the heap is full, replace its smallest entry."""
     if size == len(heap):
         if entry <= heap[0]:
             return size
@@ -220,7 +220,7 @@ def _write(
     numbers: NDArray[np.int64],
     best: NDArray[np.float32],
 ) -> None:
-    """Write the columns and scores of entries, best first if the order matters."""
+    """Write the columns and scores of entries, best first if `ranked`."""
     if ranked:
         entries.sort()
     for place in range(len(entries)):

@@ -1,4 +1,7 @@
-"""The names that the command line, configurations and Python share; importing them is cheap."""
+"""Names of models and options, shared by the command line, configurations and Python.
+
+Importing this module is cheap.
+"""
 
 from __future__ import annotations
 
@@ -23,17 +26,17 @@ ModelName = Literal[
     "blend",
     "lambdamart",
 ]
-"""What can be trained."""
+"""The models that can be trained."""
 
 ItemText = Literal["alone", "added", "trained"]
-"""How a network reads the vectors of the items' texts: as the items' only vectors, through an
-adaptor; added to a vector that is learned for each item; or as only vectors that are trained."""
+"""How a network uses text embeddings of items: `alone`, mapped by an adaptor, without item
+embeddings; `added` to a learned item embedding; or `trained`, as the initial item embeddings."""
 
 ItemLoss = Literal["cross-entropy", "sampled-softmax", "bpr-max", "gbce"]
 """Cross-entropy over all items, or a loss over sampled negatives."""
 
 Target = Literal["next-item", "next-basket"]
-"""What a case asks for: the next item, or all items of the next moment, such as an order's."""
+"""The prediction target of a case: the next item, or all items of the next basket (time)."""
 
 SplitKind = Literal["time", "leave-one-out", "user"]
-"""How histories are divided."""
+"""How histories are split into training, validation and test."""

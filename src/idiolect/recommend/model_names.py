@@ -1,6 +1,6 @@
 """The recommenders by name, for the command line, files and Python.
 
-Classes of networks are imported when they are used: the others need no torch.
+Network classes are imported on first use, since the other recommenders do not need torch.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ BASELINES: tuple[type[ItemScorer], ...] = (
     Ease,
     Als,
 )
-"""What stands in every table."""
+"""The baselines, which are part of every evaluation."""
 NETWORKS = ("sasrec", "gru4rec", "bert4rec", "unisrec", "two-tower")
-"""What is trained by gradients."""
+"""The models that are trained by gradient descent."""
 COMBINED = (*(one.name for one in BASELINES if one is not Popularity), "sasrec")
-"""What a combination is made of, besides the comparison of texts."""
+"""The parts of a combination, besides the text-based recommenders."""
 
 
 def _network(name: str) -> Callable[[], type[ItemScorer]]:

@@ -1,13 +1,14 @@
-"""Metrics of next-item recommendation: every item is ranked, and ties share their mean rank.
+"""Metrics of next-item recommendation over the full ranking; ties share their mean rank.
 
-- Ranking a target among a few sampled items changes which model looks best (Krichene & Rendle 2020,
-  KDD), so there is no option for it.
-- A target's rank is 1 + the items with a higher score + half of the other items with the same
-  score. Counting only higher scores would put a model that gives all items one score at rank 1.
+- Sampled metrics, which rank a target among a few sampled items, can change the order of models
+  (Krichene & Rendle 2020, KDD), so they are not supported.
+- A target's rank is 1 + the number of items with a higher score + half of the number of other items
+  with the same score. If ties were not counted, a model with equal scores for all items would have
+  rank 1 everywhere.
 
-HR@k is 1 if a target's rank is at most k; nDCG@k sums up 1 / log2(rank + 1) over these targets and
-divides by the sum of the best order; MRR@k is 1 / the best rank. Recall is the share of the targets
-with such a rank: with one target, the hit rate.
+HR@k is 1 if the rank of a target is at most k. nDCG@k is the sum of 1 / log2(rank + 1) over such
+targets, divided by that of the ideal order. MRR@k is 1 / the best rank. Recall@k is the share of
+targets with a rank of at most k; with one target, it equals the hit rate.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ __all__ = [
 
 _AT_ONCE = 256
 _LENGTHS = ((1, 2), (3, 5), (6, 10), (11, None))
-"""History lengths that are reported apart."""
+"""History lengths that are reported separately."""
 
 
 @dataclass(frozen=True)
 class NextItemEvaluation:
-    """How well a recommender predicts the next items."""
+    """The evaluation of a recommender on next-item cases."""
 
     ranks: NDArray[np.float64]
     """The rank of each target, from 1. Shape: (targets,)."""
@@ -48,11 +49,11 @@ class NextItemEvaluation:
     lengths: NDArray[np.int64]
     """Length of each case's history. Shape: (cases,)."""
     coverage: float
-    """Share of all items that are among any case's first 10."""
+    """Catalogue coverage: share of all items that are in the top 10 of any case."""
     novelty: float
-    """Mean of −log2(share of the training events) of the recommended items, in bits."""
+    """Novelty: mean of −log2(share of the training events) of the recommended items, in bits."""
     popularity_share: float
-    """Share of the recommendations that are among the most popular hundredth of the items."""
+    """Share of the recommendations that are among the most popular 1% of the items."""
 
     def values(self, metric: str) -> NDArray[np.float64]:
         """Return a metric of each case, such as `ndcg@10`, `hr@10` or `mrr@10`."""
@@ -135,7 +136,7 @@ def rank_targets(
 
 
 def mean_ranks(scores: NDArray[np.float32], targets: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the rank of each target, ties at their mean.
+    """Return the rank of each target; ties share their mean rank.
 
     Shape: scores (cases, items), targets (cases,), result (cases,).
 
@@ -159,8 +160,7 @@ def evaluate_scorer(
         scorer: The recommender.
         cases: Histories and their next items.
         counts: Training events of each item. Shape: (items,).
-        exclude_seen: Never recommend what is in the history. A target that is in it is ranked
-            last.
+        exclude_seen: Never recommend items of the history. A target in the history is ranked last.
     """
     ranks, recommended = [], np.zeros(len(counts), np.int64)
     for start in range(0, len(cases), _AT_ONCE):
@@ -173,7 +173,7 @@ def evaluate_scorer(
         top = min(10, scores.shape[1])
         best = np.argpartition(-scores, top - 1, axis=1)[:, :top]
         recommended += np.bincount(best.ravel(), minlength=len(counts))
-    share = (counts + 1) / (counts.sum() + len(counts))  # an item that nobody had is still finite
+    share = (counts + 1) / (counts.sum() + len(counts))  # finite for items without events
     popular = np.zeros(len(counts), bool)
     popular[np.argsort(-counts, kind="stable")[: max(1, len(counts) // 100)]] = True
     total = max(1, recommended.sum())

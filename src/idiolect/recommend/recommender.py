@@ -1,4 +1,4 @@
-"""`Recommender`: a trained recommender, asked for the next items after a history."""
+"""`Recommender`: a trained recommender, which recommends the next items after a history."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["Recommendation", "Recommender"]
 
 _LOG = logging.getLogger(__name__)
 _MMR_FACTOR, _MMR_DEPTH = 5, 100
-"""Candidates of a diverse answer: this many for each result, and at least so many."""
+"""Candidates for diversification: a factor of the number of results, and the minimum number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Recommendation:
     text: str = ""
     """The item's text, if the recommender was trained with a catalogue."""
     because: str | None = None
-    """The item of the history that speaks most for it, if one does."""
+    """The item of the history that most explains the recommendation, if any."""
 
 
 class Recommender:
@@ -54,8 +54,8 @@ class Recommender:
 
     Args:
         scorer: The fitted model.
-        histories: All events, with the items' numbers.
-        record: How it was trained.
+        histories: All events; they define the item numbers.
+        record: How the model was trained.
         texts: The text of each item, or none.
         vectors: The vector of each item's text, or `None`. Shape: (items, width).
         metadata: Other fields of each item, for filters, or none.
@@ -73,13 +73,13 @@ class Recommender:
         self.scorer, self.histories, self.record = scorer, histories, dict(record)
         self.texts, self.vectors, self.metadata = list(texts), vectors, list(metadata)
         self.index: Index | None = None
-        """The index that answers, if one was built: see `build_index`."""
+        """The index for recommendations, if one was built; see `build_index`."""
         self._numbers = {id: number for number, id in enumerate(histories.items)}
         self._popularity = Popularity.fit(self.split().train)
 
     @property
     def exclude_seen(self) -> bool:
-        """Whether the evaluation leaves out the items of a history."""
+        """Whether the evaluation excludes the items of a history."""
         return bool(self.record["exclude_seen"])
 
     def split(self) -> Split:
@@ -89,7 +89,7 @@ class Recommender:
     @classmethod
     @checked
     def load(cls, directory: str | Path) -> Self:
-        """Load a recommender that `save` wrote, or that of a run of the pipeline.
+        """Load a recommender from its folder, or from the folder of a pipeline run.
 
         Raises:
             CheckpointError: Files are missing or damaged.
@@ -122,7 +122,7 @@ class Recommender:
 
     @checked
     def build_index(self, directory: str | Path) -> Index:
-        """Build the index that answers in place of a full product, in a recommender's folder.
+        """Build an index of the items for approximate instead of exhaustive search.
 
         Args:
             directory: The folder that the recommender was loaded from.
@@ -152,22 +152,22 @@ class Recommender:
     ) -> list[Recommendation]:
         """Recommend the next items.
 
-        Ids that were in no event are left out, with a warning. After a history of none but those,
-        or an empty one, the most popular items are recommended.
+        Unknown ids are skipped with a warning. If the history has no known items, the most popular
+        items are recommended.
 
         Args:
             history: Ids of items, oldest first.
-            top_k: How many items to recommend.
+            top_k: Number of items to recommend.
             exclude_seen: Never recommend an item of the history.
-            only: Ids of the items that may be recommended, such as those in stock; unknown ones
-                are ignored. By default all.
-            filter: What the catalogue's other fields must be, such as `{"price": {"$lt": 20}}`; see
-                `idiolect.search.filters`.
+            only: Ids of the items that may be recommended, such as those in stock; unknown ids are
+                ignored. By default all.
+            filter: Conditions on other fields of the catalogue, such as `{"price": {"$lt": 20}}`;
+                see `idiolect.search.filters`.
             mmr_diversity: 0 to 1; how much the items should differ from one another (MMR).
 
         Raises:
-            InputError: The history is no list of ids, `top_k` is not at least 1, or the filter or
-                the diversity is not valid.
+            InputError: The history is not a list of ids, `top_k` is below 1, or the filter or the
+                diversity is not valid.
         """
         check_whole(top_k, "top_k", 1)
         if not 0 <= mmr_diversity <= 1:
@@ -196,11 +196,11 @@ class Recommender:
     def recommend_many(
         self, histories: Iterable[Iterable[str]], top_k: int = 10, exclude_seen: bool = True
     ) -> list[list[tuple[str, float]]]:
-        """Recommend items after each of many histories, exactly, and faster than one by one.
+        """Recommend items after each of many histories by exact search, in batches.
 
         Args:
             histories: The histories, as in `recommend`.
-            top_k: How many items to recommend.
+            top_k: Number of items to recommend.
             exclude_seen: Never recommend an item of the history.
 
         Returns:
@@ -214,7 +214,7 @@ class Recommender:
         scorer = self.scorer
         if isinstance(scorer, VectorScorer) and all(map(len, contexts)):
             users = scorer.user_vectors(contexts)
-            if users.any(1).all():  # after a history whose vector is zero, popularity decides
+            if users.any(1).all():  # a zero vector means popularity
                 return self._many(contexts, users, scorer.item_vectors(), top_k, exclude_seen)
         answers: list[list[tuple[str, float]]] = [[] for _ in contexts]
         for empty, model in ((True, self._popularity), (False, scorer)):
@@ -229,7 +229,7 @@ class Recommender:
 
     @cached_property
     def _order(self) -> NDArray[np.int64]:
-        """The place of each item by popularity, which decides among equal scores."""
+        """The popularity rank of each item, which breaks ties."""
         order = np.empty(len(self.histories.items), np.int64)
         order[np.argsort(-self._popularity.counts, kind="stable")] = np.arange(len(order))
         return order
@@ -251,12 +251,12 @@ class Recommender:
         return [self._named(*row) for row in zip(*(one.tolist() for one in found), strict=True)]
 
     def _named(self, numbers: list[int], scores: list[float]) -> list[tuple[str, float]]:
-        """Return the ids of items and their scores; −1 is no item."""
+        """Return the ids of items and their scores; the number −1 is skipped."""
         pairs = zip(numbers, scores, strict=True)
         return [(self.histories.items[number], score) for number, score in pairs if number >= 0]
 
     def _context(self, history: Iterable[str]) -> NDArray[np.int64]:
-        """Return the numbers of the known items of a history, and name the unknown ones."""
+        """Return the numbers of the known items of a history; log a warning about unknown ids."""
         ids = [_checked_id(one) for one in iterate(history, "history", "a list of ids")]
         known = [self._numbers[id] for id in ids if id in self._numbers]
         if unknown := [id for id in ids if id not in self._numbers]:
@@ -281,7 +281,7 @@ class Recommender:
         allowed: NDArray[np.int64] | None,
         filter: Mapping[str, Any] | str | None,
     ) -> list[tuple[int, float]]:
-        """Return the best items by the scores of all, and their scores."""
+        """Return the best items and their scores, by scoring all items."""
         scorer = self.scorer if len(context) else self._popularity
         scores = scorer.score([context])
         if scores.shape[1] != len(self._popularity.counts):
@@ -297,7 +297,7 @@ class Recommender:
                 hidden = np.ones(scores.shape[1], bool)
                 hidden[rows] = False
                 scores[0, hidden] = -np.inf
-        # Equal scores, as of all items that nothing is known about, are ordered by popularity.
+        # Equal scores, such as those of unrelated items, are ordered by popularity.
         best = np.lexsort((-self._popularity.counts, -scores[0]))[:count]
         return [(int(n), float(scores[0, n])) for n in best if np.isfinite(scores[0, n])]
 
@@ -308,12 +308,12 @@ class Recommender:
         exclude_seen: bool,
         filter: Mapping[str, Any] | str | None,
     ) -> list[tuple[int, float]]:
-        """Return the items that the index finds near the user's vector, and their scores."""
+        """Return the items that the index finds for the user's vector, and their scores."""
         from idiolect.recommend.item_index import indexed_top, vectors_to_index
 
         assert self.index is not None, "asked only if there is an index"
         vector = vectors_to_index(self.scorer).user_vectors([context])[0]
-        if not vector.any():  # nothing is known about the history: the order is by popularity
+        if not vector.any():  # no known items: order by popularity
             return self._by_product(context, count, exclude_seen, None, filter)
         seen = set(context.tolist()) if exclude_seen else set()
         found = indexed_top(self.index, vector, count + len(seen), filter)
@@ -363,9 +363,9 @@ class Recommender:
         return [(int(hit.id), hit.score) for hit in diversify(hits, near, top_k, mmr_diversity)]
 
     def _reasons(self, context: NDArray[np.int64], best: NDArray[np.int64]) -> list[str | None]:
-        """Return, for each recommended item, the item of the history that alone scores it most.
+        """Return, for each recommended item, the item of the history that scores it highest alone.
 
-        Scores of different histories are compared by how far each is above its mean.
+        Each item of the history is scored as a history of its own; the mean score is subtracted.
         """
         distinct = np.unique(context)[:50]
         if not len(distinct) or not len(best):

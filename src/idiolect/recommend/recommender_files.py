@@ -1,11 +1,11 @@
-"""The folder of a recommender: what `Recommender.save` writes and `load` reads.
+"""The folder of a recommender, as `Recommender.save` writes it and `load` reads it.
 
 DIR/
-recommender.json         model, split, what was left out; written last
+recommender.json         model, split, counts of skipped events; written last
 ids.json                 ids of users and items, and the items' texts and metadata
-histories.safetensors    all events, from which `evaluate` makes the same split again
-scorer.safetensors       what the model learned
-items.safetensors        vectors of the items' texts, if an encoder was given
+histories.safetensors    all events, from which `evaluate` repeats the split
+scorer.safetensors       the parameters of the model
+items.safetensors        text embeddings of the items, if an encoder was given
 index/                   the index of the items' vectors, if one was built
 """
 
@@ -42,7 +42,7 @@ _LEARNED, _TEXTS = "scorer.safetensors", "items.safetensors"
 
 @dataclass(frozen=True)
 class StoredRecommender:
-    """Everything that is stored of a recommender."""
+    """The stored data of a recommender."""
 
     scorer: ItemScorer
     histories: Histories
@@ -54,7 +54,8 @@ class StoredRecommender:
     def write(self, directory: Path) -> None:
         """Write the files.
 
-        The record is removed first and written last, so `read` refuses a folder in between.
+        `recommender.json` is removed first and written last, so `read` rejects an incomplete
+        folder.
 
         Raises:
             InputError: The folder cannot be written to.
@@ -74,7 +75,7 @@ class StoredRecommender:
         ids |= {"texts": list(self.texts), "metadata": list(self.metadata)}
         record = with_format(self.record, _FORMAT)
         (directory / _RECORD).unlink(missing_ok=True)
-        shutil.rmtree(directory / INDEX, ignore_errors=True)  # of the model that was here before
+        shutil.rmtree(directory / INDEX, ignore_errors=True)  # the index of the previous model
         write_atomic(directory / _LEARNED, _packed(self.scorer.arrays()))
         if self.vectors is None:
             (directory / _TEXTS).unlink(missing_ok=True)
@@ -124,7 +125,7 @@ class StoredRecommender:
 
 
 def _scorer(name: str, arrays: Mapping[str, NDArray[np.generic]]) -> ItemScorer:
-    """Make the scorer of a name; the arrays of a combination's parts have their names in front."""
+    """Create a scorer by name; arrays of a combination's parts have the part's name as prefix."""
     if name == Blend.name:
         parts = _parts(arrays)
         weights = {part: float(values.pop("weight")[0]) for part, values in parts.items()}
@@ -153,7 +154,7 @@ def _packed(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
 
 
 def _check_ids(ids: Mapping[str, Any], events: Mapping[str, NDArray[Any]]) -> None:
-    """Check that ids, texts and metadata are lists of what they should be, one for each number.
+    """Check that ids, texts and metadata are lists of the right types and lengths.
 
     Raises:
         KeyError, ValueError: They are not.

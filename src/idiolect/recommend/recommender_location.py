@@ -14,9 +14,9 @@ INDEX = "index"
 
 
 def recommender_folder(directory: Path) -> Path:
-    """Return the folder itself; of a run of the pipeline, that of its recommender.
+    """Return the folder of a recommender; for a run's folder, that of the run's recommender.
 
-    A recommender that was put into the run's folder as `recommend` goes before that of the run.
+    A recommender that was placed in the run's folder as `recommend` takes precedence.
     """
     if is_recommender(directory) or not (directory / RUN_RECOMMENDER.parts[0]).is_dir():
         return directory

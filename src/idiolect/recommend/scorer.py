@@ -1,4 +1,4 @@
-"""`ItemScorer`: the interface of every recommender, and what needs no training at all."""
+"""`ItemScorer`: the interface of every recommender; and popularity baselines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from idiolect.recommend.largest_scores import largest_of_rows
 __all__ = ["ItemScorer", "Popularity", "RecentPopularity", "VectorScorer", "hide_seen"]
 
 _AT_ONCE = 256
-"""Histories whose scores are in memory together."""
+"""Histories per batch of scores in memory."""
 
 
 class ItemScorer(ABC):
@@ -49,13 +49,13 @@ class ItemScorer(ABC):
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Find the items with the highest scores after each of many histories, best first.
 
-        Shape: both results (contexts, min(top_k, items)), numbers and scores. Where fewer items
-        can be recommended, the number is −1.
+        Shape: both results (contexts, min(top_k, items)), item numbers and scores. If fewer items
+        can be recommended, they are padded with the number −1.
 
         Args:
             contexts: As in `score`.
-            top_k: How many items.
-            order: The place of each item among equal scores. Shape: (items,).
+            top_k: Number of items.
+            order: Rank of each item for breaking ties. Shape: (items,).
             exclude_seen: Never recommend an item of the history.
         """
         found = []
@@ -70,18 +70,18 @@ class ItemScorer(ABC):
 
     @abstractmethod
     def arrays(self) -> dict[str, NDArray[np.generic]]:
-        """Return everything that was learned."""
+        """Return the learned parameters."""
 
     @classmethod
     @abstractmethod
     def of_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Self:
-        """Make a scorer of what `arrays` returned."""
+        """Create a scorer from the result of `arrays`."""
 
 
 class VectorScorer(ItemScorer):
     """Scores are inner products of a history's vector with the items' vectors.
 
-    So an index of the items answers for it, with filters; see `Recommender.build_index`.
+    So an index of the items can be searched instead, with filters; see `Recommender.build_index`.
     """
 
     @abstractmethod
@@ -121,7 +121,7 @@ class Popularity(ItemScorer):
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Self:
-        """Make a scorer of the counts."""
+        """Create a scorer from the counts."""
         return cls(arrays["counts"])
 
 
@@ -132,7 +132,7 @@ class RecentPopularity(Popularity):
 
     @classmethod
     def fit(cls, histories: Histories) -> Self:
-        """Count the latest events; without times, the last ones of each user."""
+        """Count the latest events; without times, the last events of each user."""
         if histories.times is not None:
             order = histories.times
         else:

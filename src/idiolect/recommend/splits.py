@@ -1,8 +1,9 @@
-"""Divide histories into training, validation and test events, and report what leaks.
+"""Split histories into training, validation and test events, and report leakage.
 
-    time            everything before a moment trains; each user's first later event is a target
+    time            events before a cutoff are for training; each user's first later event is a
+                    target
     leave-one-out   each user's last event is for the test, the one before it for validation
-    user            some users train, and the last events of the others are targets
+    user            some users are for training; the last events of the others are targets
 
 Leave-one-out lets a model learn from other users' events that happened after the target, which a
 deployed recommender cannot (Ji et al. 2023; 2507.16289). `Split.leaked` is the share of the
@@ -27,14 +28,14 @@ __all__ = ["Cases", "Split", "split"]
 
 @dataclass(frozen=True)
 class Cases:
-    """What a recommender is asked: the next item after a history, or the items of a basket."""
+    """Prediction tasks: histories and their targets, the next item or the items of a basket."""
 
     users: tuple[int, ...]
     """Numbers of the users."""
     contexts: Sequence[NDArray[np.int64]]
     """The items before the target, oldest first."""
     targets: NDArray[np.int64]
-    """The items that came next, case after case. Shape: (targets,)."""
+    """The target items, grouped by case. Shape: (targets,)."""
     owners: NDArray[np.int64]
     """The case of each target. Shape: (targets,)."""
 
@@ -52,11 +53,11 @@ class Cases:
         return len(self.contexts)
 
     def some(self, count: int, seed: int = 0) -> Cases:
-        """Return a random part of the cases, if there are more than `count`."""
+        """Return a random sample of the cases, if there are more than `count`."""
         return self.part(np.random.default_rng(seed).permutation(len(self))[:count])
 
     def part(self, numbers: NDArray[np.int64]) -> Cases:
-        """Return the cases of some numbers, in their order."""
+        """Return the cases with the given numbers, in that order."""
         place = np.full(len(self), -1)
         place[numbers] = np.arange(len(numbers))
         owners = place[self.owners]
@@ -72,16 +73,16 @@ class Cases:
 
 @dataclass(frozen=True)
 class Split:
-    """Training events, and the cases of validation and test."""
+    """Training events, and cases for validation and test."""
 
     kind: SplitKind
-    """How the histories were divided."""
+    """The kind of split."""
     train: Histories
-    """Training events; users and items have the numbers of the whole."""
+    """Training events; users and items keep their numbers."""
     valid: Cases
-    """To choose settings."""
+    """Validation cases, for choosing settings."""
     test: Cases
-    """To report."""
+    """Test cases, for reported results."""
     leaked: float | None
     """Share of the training events that are later than the first test target; None without
     times."""
@@ -105,16 +106,17 @@ class Split:
 def split(
     histories: Histories, kind: SplitKind | None = None, target: Target = "next-item"
 ) -> Split:
-    """Divide histories.
+    """Split histories into training events, validation cases and test cases.
 
     Args:
         histories: The events.
-        kind: How; by default `time` if times are known, and `leave-one-out` otherwise.
-        target: Ask for the next item, or for all items of the user's next moment.
+        kind: The kind of split; by default `time` if times are known, or else `leave-one-out`.
+        target: Predict the next item, or all items of the user's next basket (events with the same
+            time).
 
     Raises:
         ConfigError: The kind is unknown, or needs times that are not known.
-        InputError: No case for the test remains.
+        InputError: There are no test cases.
     """
     kind = kind or ("leave-one-out" if histories.times is None else "time")
     if kind not in get_args(SplitKind):
@@ -159,7 +161,7 @@ def split(
 
 
 def _first_after(histories: Histories, start: float, end: float) -> NDArray[np.int64]:
-    """Return each user's first event of a period, if the user has an earlier one."""
+    """Return the first event in a period of each user with an earlier event."""
     assert histories.times is not None
     inside = np.flatnonzero((histories.times >= start) & (histories.times < end))
     _, first = np.unique(histories.owners[inside], return_index=True)
@@ -168,7 +170,7 @@ def _first_after(histories: Histories, start: float, end: float) -> NDArray[np.i
 
 
 def _cases(histories: Histories, places: NDArray[np.int64]) -> Cases:
-    """Return the events at some places as targets, with the events before them."""
+    """Return cases whose targets are the events at `places`, with the events before them."""
     users = histories.owners[places]
     starts = histories.offsets[users]
     contexts = [histories.events[a:b] for a, b in zip(starts, places, strict=True)]
@@ -176,7 +178,7 @@ def _cases(histories: Histories, places: NDArray[np.int64]) -> Cases:
 
 
 def _baskets(histories: Histories, places: NDArray[np.int64]) -> Cases:
-    """Return all events of the moments that begin at some places as targets."""
+    """Return cases whose targets are all events of the baskets that start at `places`."""
     assert histories.times is not None
     first = _cases(histories, places)
     ends = histories.offsets[histories.owners[places] + 1]

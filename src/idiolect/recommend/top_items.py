@@ -1,11 +1,11 @@
-"""`top_items`: the items with the largest inner products, for many users at once, exactly.
+"""`top_items`: exact maximum inner product search for many users at once.
 
-A product of all users with all items is larger than the caches, and selecting from it takes longer
-than computing it. So both are divided into blocks: while a block's scores are in the cache, each is
-compared with the smallest of the best found so far, which almost none of them exceeds.
+The matrix of all scores is larger than the caches, and selecting from it takes longer than
+computing it. So it is computed in blocks: while the scores of a block are in the cache, each is
+compared with the smallest of the best scores so far, which almost none exceeds.
 
-For many users, on a processor that multiplies bytes (AVX-512 VNNI), `ItemCodes` comes first; only
-the users whose answers it is not certain of take part in that product.
+For many users, on a processor with AVX-512 VNNI, `ItemCodes` is tried first; the matrix is then
+computed only for users whose results are uncertain.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from idiolect.search.diskann.simd import has_byte_products
 __all__ = ["top_items"]
 
 _USERS, _ITEMS = 512, 1024
-"""Sizes of a block: its scores take two megabytes."""
+"""Users and items of a block; its scores take 2 MB."""
 _MANY = 1024
-"""Users at a time; from their number on, rounding the items is worthwhile."""
+"""Users per batch of `ItemCodes`, and the minimum number of users for using it."""
 _WORTHWHILE = 0.3
-"""Share of certain answers below which the rounding takes more time than it saves."""
+"""If the share of certain results is lower, `ItemCodes` takes more time than it saves."""
 _GROUP = 64
-"""Scores whose largest is compared first."""
+"""Scores are checked in groups of this size, by the largest one of a group."""
 
 
 def top_items(
@@ -38,14 +38,14 @@ def top_items(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Find the items with the largest inner products, best first.
 
-    Shape: both results (users, min(top_k, items)). Of equal scores, the first item's comes first.
-    Where fewer items are not hidden, the number is −1.
+    Shape: both results (users, min(top_k, items)). The lower item number wins a tie. If fewer items
+    are left, results are padded with the number −1.
 
     Args:
         users: Shape: (users, width).
         items: Shape: (items, width).
-        top_k: How many items of each user.
-        hidden: Entries for the items that are not to be found. Shape: (users, items).
+        top_k: Number of items per user.
+        hidden: Stored entries mark items to exclude. Shape: (users, items).
     """
     users, items = (np.ascontiguousarray(one, np.float32) for one in (users, items))
     if hidden is None:
@@ -99,7 +99,7 @@ def _keep_best(
     numbers: NDArray[np.int64],
     best: NDArray[np.float32],
 ) -> None:
-    """Merge a block's scores into the best of each row, which are in descending order."""
+    """Merge a block's scores into the best scores of each row, which are in descending order."""
     last = best.shape[1] - 1
     for row in range(scores.shape[0]):
         lowest = best[row, last]

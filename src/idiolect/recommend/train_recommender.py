@@ -55,25 +55,25 @@ def train_recommender(
 
     Args:
         histories: Files with events, or histories.
-        model: What to train.
+        model: The model to train.
         output_dir: The folder.
-        items: A catalogue with the items' texts; its other items can be recommended too.
-        encoder: What turns the items' texts into vectors; then `text-dense` is in the table and a
-            part of a blend, and networks can read them.
-        split_by: How to divide the events; see `split`.
-        target: What is asked: the next item, or all items of the next moment.
-        k: Leave out users and items with fewer events (k-core).
-        item_text: How a network reads the vectors of the items' texts; by default it does not.
-        loss: What a network minimises; by default cross-entropy over all items, or sampled softmax
-            if there are many.
-        session_parallel: Read sessions side by side, as published for `gru4rec`.
-        epochs: Passes over the histories at most, for networks; see `train_network`.
+        items: A catalogue with the items' texts; items without events can then be recommended, too.
+        encoder: Encodes the items' texts; the vectors are used by the baseline `text-dense`, by
+            blends and by networks.
+        split_by: How to split the events; see `split`.
+        target: The prediction target: the next item, or all items of the next basket.
+        k: Remove users and items with fewer events (k-core).
+        item_text: How a network uses text embeddings of items; by default it does not.
+        loss: The loss of a network; by default cross-entropy over all items, or sampled softmax if
+            there are many.
+        session_parallel: Use session-parallel mini-batches, as published for `gru4rec`.
+        epochs: Maximum number of epochs, for networks; see `train_network`.
         seed: Random seed, for networks.
         max_unreadable: The share of a file's rows that may be unreadable.
 
     Raises:
-        ConfigError: The model is unknown, or has no epochs.
-        InputError: The files cannot be read, or hold too little.
+        ConfigError: The model is unknown, or does not support an option.
+        InputError: The files cannot be read, or have too few events.
         CheckpointError: The folder holds another run.
     """
     skipped, texts, metadata = Skipped(), list[str](), list[dict[str, Any]]()
@@ -129,11 +129,11 @@ def fit_recommender(
     seed: int = 0,
     record: Mapping[str, Any] | None = None,
 ) -> Recommender:
-    """Fit a recommender to histories whose items have been joined with a catalogue, and write it.
+    """Fit a recommender to histories that are already joined with a catalogue, and write it.
 
     Args:
         histories: The events.
-        model: What to train.
+        model: The model to train.
         output_dir: The folder.
         texts: The text of each item, or none.
         vectors: The vector of each item's text. Shape: (items, width).
@@ -145,7 +145,7 @@ def fit_recommender(
         session_parallel: As in `train_recommender`.
         epochs: As in `train_recommender`.
         seed: As in `train_recommender`.
-        record: What else to write down.
+        record: Further entries of `recommender.json`.
 
     Raises:
         ConfigError: As in `train_recommender`.
@@ -200,7 +200,7 @@ def _check(
     epochs: int | None,
     session_parallel: bool,
 ) -> None:
-    """Refuse what does not fit together."""
+    """Raise an error for unknown or contradictory options."""
     if model not in get_args(ModelName):
         raise ConfigError(f"model is {model!r}", hint="one of " + ", ".join(get_args(ModelName)))
     trained = model in (*NETWORKS, Blend.name, LearnedBlend.name)
@@ -223,11 +223,11 @@ def _check(
 
 @dataclass(frozen=True)
 class _Fitting:
-    """What it takes to fit a model of any name."""
+    """The inputs for fitting any model."""
 
     parts: Split
     texts: Mapping[str, ItemScorer]
-    """The recommenders that compare texts."""
+    """The text-based recommenders."""
     vectors: NDArray[np.float32] | None
     prices: NDArray[np.float32] | None
     folder: Path
@@ -239,7 +239,7 @@ class _Fitting:
     seed: int
 
     def fit(self, model: str, folder: Path | None = None) -> ItemScorer:
-        """Fit the model of a name."""
+        """Fit a model by name."""
         if model in NETWORKS:
             from idiolect.recommend.networks.train_network import train_network
 
@@ -273,7 +273,7 @@ class _Fitting:
         return found.fit(self.parts.train)
 
     def _parts(self) -> dict[str, ItemScorer]:
-        """Fit everything that a combination is made of."""
+        """Fit the parts of a combination."""
         fitted = dict(self.texts)
         for name in COMBINED:
             try:

@@ -1,1 +1,1 @@
-"""The same verbs on many machines: audit, encode, index and evaluate on Ray, files in any store."""
+"""Scaling to many machines: audit, encode, index and evaluate on Ray; files in object stores."""

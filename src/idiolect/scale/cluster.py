@@ -1,7 +1,7 @@
 """Run a function on every part of a corpus, on the nodes of a Ray cluster.
 
-Each part is one task of Ray Data. Tasks are stateless, so those of a node that is lost run again on
-any other one; what a task loads, such as a model, stays in its process for the next task.
+Each part is one Ray Data task. Tasks are stateless, so the tasks of a lost node run again on
+another one. Objects that a task loads, such as a model, are cached in its process for later tasks.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _Result = TypeVar("_Result")
 
 
 def connect(address: str) -> None:
-    """Connect to a cluster, unless this process is connected already.
+    """Connect to a cluster, unless this process is already connected.
 
     Args:
         address: For example `10.0.0.1:6379`; `auto` for the cluster that this machine is a node of;
@@ -67,17 +67,17 @@ def map_parts(
 ) -> Iterator[_Result]:
     """Apply a function to every part on the cluster, and yield the results in order of the parts.
 
-    Only parts that are being processed are in memory. A result comes once, also if its node is lost
-    and the task runs twice; so the function must be one that can be repeated.
+    Only parts that are being processed are in memory. If a node is lost, its tasks run again, so
+    the function must be idempotent. Each result is yielded once.
 
     Args:
         function: Called with a part, in a process of a node.
-        parts: What to process; each is one task.
-        cpus: Processors that a task reserves.
-        gpus: GPUs that a task reserves.
+        parts: The parts; each is one task.
+        cpus: Processors per task.
+        gpus: GPUs per task.
 
     Raises:
-        IdiolectError: The function raised one; other errors are those of Ray.
+        IdiolectError: The function raised this error; other errors are those of Ray.
     """
     import ray
     from ray.exceptions import RayTaskError
@@ -129,7 +129,7 @@ def run_tasks(
     gpus: float = 0,
     progress: bool = False,
 ) -> Iterator[_Result]:
-    """Apply a function to a few items at once on the cluster, and yield the results in order.
+    """Apply a function to a few items in parallel on the cluster, and yield results in order.
 
     Raises:
         IdiolectError: The function raised one.
@@ -154,7 +154,7 @@ def _applied(function: Callable[[_Item], _Result], item: _Item) -> _Result:
 
 
 def _own_error(error: BaseException) -> BaseException:
-    """Return the library's error that a task raised, if it is one, without the trace of Ray."""
+    """Return the `IdiolectError` that a task raised, if any, without Ray's traceback."""
     cause: BaseException | None = error
     while cause is not None:
         for one in (getattr(cause, "cause", None), cause):

@@ -1,8 +1,8 @@
-"""Divide a corpus into parts that any machine can read on its own.
+"""Divide a corpus into parts that any machine can read independently.
 
-A part is a file, or a range of one: lines of a plain `.jsonl` or `.txt` file, row groups of a
-Parquet file. Compressed and delimited files cannot be entered in the middle and are one part each.
-The documents of all parts, in their order, are those of the corpus.
+A part is a file, or a range of one: lines of an uncompressed `.jsonl` or `.txt` file, or row groups
+of a Parquet file. Compressed and delimited (CSV) files cannot be split and are one part each. The
+documents of all parts, in order, are those of the corpus.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ class CorpusPart:
     size: int
     """Size of the file in bytes."""
     changed: int
-    """When the file was changed, in nanoseconds."""
+    """Modification time of the file, in nanoseconds."""
     begin: int = 0
     """First byte, or first row group of a Parquet file."""
     end: int | None = None
-    """After its last one; None for a whole file."""
+    """End of the range (exclusive); None for a whole file."""
 
     def documents(self, options: ReadingOptions, skipped: Skipped) -> Iterator[str]:
         """Stream the documents of the part.
@@ -74,16 +74,16 @@ class CorpusPart:
             )
 
     def record(self) -> dict[str, Any]:
-        """Return what identifies the part."""
+        """Return the fields that identify the part."""
         return asdict(self)
 
     @contextmanager
     def _local(self) -> Iterator[Path]:
-        """Give a local file with the part alone, which is read as any other file."""
+        """Yield a local file that contains only the part."""
         storage = Storage.of(self.source)
         if not is_uri(self.source) and self.end is None:
             if not Path(self.source).exists():
-                storage.read(0, 1)  # says what to do
+                storage.read(0, 1)  # raises an error with a hint
             yield Path(self.source)
             return
         with tempfile.TemporaryDirectory(prefix="idiolect-") as folder:
@@ -110,7 +110,7 @@ def divide_corpus(
     Args:
         sources: Files, folders or globs as for `Corpus`, or URIs of files or folders.
         options: How documents are read.
-        part_bytes: The size of a part on disk.
+        part_bytes: The approximate size of a part on disk.
 
     Raises:
         InputError: A file is missing or of an unknown type.
@@ -142,7 +142,7 @@ def _files(source: str | Path) -> list[Storage]:
 def _ranges(
     file: Storage, size: int, options: ReadingOptions, part_bytes: int
 ) -> list[tuple[int, int | None]]:
-    """Return the ranges of a file; its end is None for a file that stays whole."""
+    """Return the ranges of a file; the end is None for a file that is not split."""
     path = Path(file.name)
     by_lines = path.suffix.lower() in _LINES and not (
         path.suffix.lower() == ".txt" and options.per == "file"
@@ -151,7 +151,7 @@ def _ranges(
         return [(0, None)]
     if path.suffix.lower() == ".parquet":
         return _row_groups(file, part_bytes)
-    if not by_lines or file.read(0, 2) == b"\x1f\x8b":  # compressed under another name
+    if not by_lines or file.read(0, 2) == b"\x1f\x8b":  # gzip with another suffix
         return [(0, None)]
     bounds = [0]
     while bounds[-1] + part_bytes < size:
@@ -162,7 +162,7 @@ def _ranges(
 
 
 def _next_line(file: Storage, position: int, size: int) -> int:
-    """Return where the first line begins that begins after a position."""
+    """Return the offset of the first line that starts after a position."""
     while position < size:
         block = file.read(position, min(position + _PROBE_BYTES, size))
         at = block.find(b"\n")

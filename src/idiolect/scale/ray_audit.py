@@ -40,14 +40,15 @@ def audit_on_ray(
 ) -> Audit:
     """Audit a corpus of any size on a Ray cluster, with the same result as `audit`.
 
-    The driver keeps what one process keeps: the distinct chunks and a bounded sample of the corpus.
+    The driver needs as much memory as one process: the distinct chunks and a bounded sample of the
+    corpus are kept.
 
     Args:
-        tokenizer: Path, URI or name of the tokenizer, which every node must reach.
+        tokenizer: Path, URI or name of the tokenizer; every node must be able to load it.
         sources: Files, folders, globs or URIs.
         address: Address of the cluster; see `connect`.
-        general: General text, as for `audit`; `Audit.choose` reads it again on this machine, for
-            which it must be local unless the method is not `merges`.
+        general: General text, as for `audit`. `Audit.choose` with the method `merges` reads it
+            again on this machine, so it must then be local.
         glossary: As in `audit`.
         options: How documents are read.
         part_bytes: Size of a part, which one task scans.
@@ -75,7 +76,7 @@ def audit_on_ray(
 
 
 class _Documents:
-    """Documents that can be read repeatedly, also from a store."""
+    """Documents that can be read repeatedly, also from an object store."""
 
     def __init__(self, sources: Sequence[str | Path], options: ReadingOptions) -> None:
         self._sources, self._options = sources, options

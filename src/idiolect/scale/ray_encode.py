@@ -52,11 +52,11 @@ def encode_on_ray(
 ) -> VectorShards:
     """Encode a corpus of any size on a Ray cluster. Run it again to resume.
 
-    The driver holds neither texts nor vectors. Vectors are those of `Encoder.encode` up to the
-    rounding of other batches, about 1e-6.
+    The driver holds neither texts nor vectors. Vectors equal those of `Encoder.encode` up to
+    rounding, about 1e-6, since batches differ.
 
     Args:
-        model: Path, URI or name of the encoder, which every node must reach.
+        model: Path, URI or name of the encoder; every node must be able to load it.
         sources: Files, folders, globs or URIs.
         out: Folder or URI of the shards; see `idiolect.scale.vector_shards`.
         address: Address of the cluster; see `connect`.
@@ -65,7 +65,7 @@ def encode_on_ray(
         dimensions: As in `Encoder.encode`.
         precision: As for `Encoder`.
         tokens_per_batch: As in `Encoder.encode`.
-        gpus: GPUs of a task; with 0, tasks run on processors.
+        gpus: GPUs per task; with 0, tasks run on CPUs.
         part_bytes: Size of a part, which one task encodes in memory.
         progress: Show the progress.
         counts: Updated with the numbers of texts.
@@ -73,7 +73,7 @@ def encode_on_ray(
 
     Raises:
         InputError: No documents, files that cannot be read, or a folder with other vectors.
-        VerificationError: Nodes have different encoders under one name.
+        VerificationError: Nodes load different encoders for the same name.
     """
     if str(out).endswith(".npy"):
         raise InputError(
@@ -155,7 +155,7 @@ def _encode_part(
 
 @lru_cache(1)
 def encoder_of_node(model: str, precision: MatrixPrecision, gpu: bool) -> tuple[Encoder, str]:
-    """Return the encoder of this process and its fingerprint; loaded at the first call."""
+    """Return the encoder of this process and its fingerprint; it is loaded on the first call."""
     device = "cuda" if gpu else "cpu"
     encoder = Encoder.load(local_copy(model), device=device, precision=precision)
     return encoder, encoder.fingerprint

@@ -1,7 +1,7 @@
 """`RayEncoder`: an encoder whose texts are encoded on the nodes of a Ray cluster.
 
-It has what an index and an evaluation need of an `Encoder`, so both run on a cluster unchanged:
-this process reads, stores and ranks, and the nodes compute the vectors.
+It has the attributes of an `Encoder` that an index and an evaluation need, so both run on a cluster
+unchanged: this process reads, stores and ranks, and the nodes compute the vectors.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from idiolect.text.arguments import list_of_texts
 __all__ = ["RayEncoder"]
 
 _TASK_TEXTS = 256
-"""Texts of a task, at least; fewer are not worth sending."""
+"""Minimum number of texts per task; fewer are not worth the overhead."""
 
 
 class RayEncoder:
     """Encodes texts on the nodes of a cluster.
 
     Args:
-        model: Path, URI or name of the encoder, which every node must reach.
+        model: Path, URI or name of the encoder; every node must be able to load it.
         address: Address of the cluster; see `connect`.
         precision: As for `Encoder`.
-        gpus: GPUs of a task; with 0, tasks run on processors.
+        gpus: GPUs per task; with 0, tasks run on CPUs.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class RayEncoder:
         self.dimensions: int
         """Width of the vectors."""
         self.fingerprint: str
-        """As of the same `Encoder`."""
+        """The fingerprint of the encoder."""
         self.published: bool
         self.precision: ChosenPrecision
         self.max_length: int
@@ -66,7 +66,7 @@ class RayEncoder:
         """Encode texts; see `Encoder.encode`.
 
         Raises:
-            InputError: As there.
+            InputError: As in `Encoder.encode`.
         """
         check_texts(texts := list_of_texts(texts))
         work = partial(

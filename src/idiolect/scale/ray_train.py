@@ -1,8 +1,8 @@
-"""Start a training command on several nodes: Ray Train places the processes, as `torchrun` would.
+"""Start a training command on several nodes with Ray Train, similar to `torchrun`.
 
-Each process runs the same command, with the rank and the address that `training.distributed` reads
-from the environment. If a node is lost, all are started again, and the command resumes its run; so
-the run's folder must be on a disk that all nodes share.
+Each process runs the same command, with the rank and the address in the environment, where
+`training.distributed` reads them. If a node is lost, all processes are restarted, and the command
+resumes its run; so the run's folder must be on a shared disk.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _RESTARTS = 3
 
 
 def launch_training(command: Sequence[str], address: str, *, workers: int, gpus: float = 0) -> None:
-    """Run a training command in several processes of a cluster, and wait for its end.
+    """Run a training command in several processes of a cluster, and wait until it ends.
 
     Args:
         command: The arguments of `idiolect`, such as `["pretrain", "gpt2", "corpus.jsonl", …]`.
         address: Address of the cluster; see `connect`.
         workers: Number of processes.
-        gpus: GPUs of a process; with 0, they compute on processors.
+        gpus: GPUs per process; with 0, processes run on CPUs.
 
     Raises:
         InputError: No command, or fewer than one process.
@@ -44,7 +44,7 @@ def launch_training(command: Sequence[str], address: str, *, workers: int, gpus:
 
     resources = {"CPU": 1.0} | ({"GPU": gpus} if gpus else {})
     try:
-        with tempfile.TemporaryDirectory(prefix="idiolect-") as records:  # Ray's, of no use here
+        with tempfile.TemporaryDirectory(prefix="idiolect-") as records:  # Ray's; unused
             trainer: Any = DataParallelTrainer(
                 _train,
                 train_loop_config={"command": list(command), "folder": os.getcwd()},
@@ -56,7 +56,7 @@ def launch_training(command: Sequence[str], address: str, *, workers: int, gpus:
                 ),
             )
             trainer.fit()
-    except Exception as error:  # Ray wraps what a process raised in errors of its own
+    except Exception as error:  # Ray wraps the errors of processes in its own
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         problem = lines[-1].removeprefix("RuntimeError: ") if lines else type(error).__name__
         raise TrainingError(
@@ -66,7 +66,7 @@ def launch_training(command: Sequence[str], address: str, *, workers: int, gpus:
 
 
 def _train(config: dict[str, Any]) -> None:
-    """Run the command in this process's place among the others."""
+    """Run the command in a subprocess, with the rank of this worker in its environment."""
     import ray.train
     from ray.train.collective import broadcast_from_rank_zero
 
@@ -97,7 +97,7 @@ def _train(config: dict[str, Any]) -> None:
 
 
 def _free_address() -> tuple[str, int]:
-    """Return the address of this node, and a port that is free now."""
+    """Return the address of this node and a free port."""
     import ray.util
 
     with socket.socket() as free:

@@ -1,12 +1,12 @@
 """Files on local disks and in object stores, under paths or URIs such as `s3://bucket/folder`.
 
-`pyarrow.fs` knows `s3`, `gs`, `hdfs` and `file`; any other scheme is opened by fsspec, if it and
-its package are installed. Credentials and endpoints are read from the environment as usual
-(`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, …).
+`pyarrow.fs` supports `s3`, `gs`, `hdfs` and `file`; other schemes are opened by fsspec, if it and
+the package for the scheme are installed. Credentials and endpoints are read from the environment as
+usual (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, …).
 
-A file is written under a hidden name and moved, so that one that is cut short is never visible.
-Closing a stream of an object store completes the object, even if an error has cut it short, so this
-is also needed where an upload is atomic.
+A file is written under a hidden name and then renamed, so that an incomplete file is never visible.
+This is also necessary for atomic uploads: closing a stream of an object store completes the object,
+even if an error has truncated it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Storage:
     files: pafs.FileSystem
     """The file system or store."""
     path: str
-    """Its path there."""
+    """Its path in the file system or store."""
 
     @classmethod
     def of(cls, source: str | Path) -> Self:
@@ -74,7 +74,7 @@ class Storage:
         return self.path.rsplit("/", 1)[-1]
 
     def info(self) -> pafs.FileInfo:
-        """Return its type, size and time of change.
+        """Return its type, size and modification time.
 
         Raises:
             InputError: The store cannot be reached, or denies access.
@@ -85,7 +85,7 @@ class Storage:
             raise self._unreachable(error) from error
 
     def list(self) -> list[Storage]:
-        """Return the files of a folder and its subfolders by path; hidden ones are left out.
+        """Return the files of a folder and its subfolders, sorted by path, without hidden files.
 
         Raises:
             InputError: As for `info`.
@@ -101,7 +101,7 @@ class Storage:
         return [self / path[len(self.path) + 1 :] for path in found]
 
     def read(self, begin: int = 0, end: int | None = None) -> bytes:
-        """Return the bytes of a file, or some of them.
+        """Return the bytes of a file, or a range of them.
 
         Raises:
             CheckpointError: It is missing or cannot be read.
@@ -128,7 +128,7 @@ class Storage:
         return value
 
     def download(self, target: Path, begin: int = 0, end: int | None = None) -> None:
-        """Copy a file, or some of its bytes, to a local file.
+        """Copy a file, or a range of its bytes, to a local file.
 
         Raises:
             CheckpointError: It is missing or cannot be read.
@@ -144,7 +144,7 @@ class Storage:
             raise self._unreadable(error) from error
 
     def write(self, data: bytes | Path) -> None:
-        """Write a file whole, from bytes or a local file: it is visible when it is complete."""
+        """Write a file from bytes or a local file; it becomes visible when it is complete."""
         folder, _, name = self.path.rpartition("/")
         hidden = f"{folder}/.{name}.{secrets.token_hex(4)}"
         if isinstance(self.files, pafs.LocalFileSystem):
@@ -182,7 +182,7 @@ class Storage:
 
 
 def local_copy(source: str | Path) -> str:
-    """Return a model's location on this machine: a folder of a store is fetched once.
+    """Return a model's location on this machine; a folder in a store is downloaded once.
 
     Names and paths are returned unchanged.
 
@@ -207,13 +207,13 @@ def local_copy(source: str | Path) -> str:
             one.download(local)
         try:
             fresh.rename(target)
-        except OSError:  # another process was faster
+        except OSError:  # another process created it first
             shutil.rmtree(fresh)
     return str(target)
 
 
 def _with_endpoint(uri: str) -> str:
-    """Add the endpoint that the environment names to an S3 URI; Arrow takes it from there only."""
+    """Add the endpoint of the environment to an S3 URI, since Arrow reads it only from the URI."""
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     if not uri.startswith("s3://") or not endpoint or "endpoint_override=" in uri:
         return uri

@@ -5,9 +5,9 @@
     …
     vectors.json             the record: encoder, settings, counts, and the rows of each shard
 
-`vectors.json` is written last. A folder without it is not finished. Until then, `started.json`
-holds what determines the vectors; encoding with the same settings resumes, with others it is an
-error.
+`vectors.json` is written last; a folder without it is not finished. Until then, `started.json` has
+everything that determines the vectors: encoding with the same settings resumes, and with other
+settings it is an error.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from idiolect.scale.storage import Storage
 __all__ = ["VectorShards", "finish_shards", "finished_shard", "start_shards", "write_shard"]
 
 _FORMAT = 1
-"""Version of the layout of a folder."""
+"""Version of the folder layout."""
 _RECORD, _STARTED = "vectors.json", "started.json"
 _KEY = b"idiolect"
 
@@ -40,7 +40,7 @@ class VectorShards:
     """A finished folder of vectors."""
 
     folder: Storage
-    """Where it is."""
+    """The folder."""
     record: Mapping[str, Any]
     """`format`, `encoder`, `kind`, `precision`, `dimensions`, `rows`, `counts`, `skipped` and
     `shards`, the rows of each."""
@@ -94,11 +94,11 @@ class VectorShards:
 
 
 def start_shards(folder: Storage, settings: Mapping[str, Any]) -> None:
-    """Begin a folder, or check that what was begun or finished there is the same.
+    """Start a folder, or check that its existing contents have the same settings.
 
     Args:
-        folder: Where the shards will be.
-        settings: Everything that determines them.
+        folder: The folder of the shards.
+        settings: Everything that determines the shards.
 
     Raises:
         InputError: The folder holds vectors of other texts or settings.
@@ -124,7 +124,7 @@ def start_shards(folder: Storage, settings: Mapping[str, Any]) -> None:
 def write_shard(
     folder: Storage, number: int, vectors: NDArray[np.float32], outcome: Mapping[str, Any]
 ) -> None:
-    """Write the vectors of a part and what to remember of it; visible when it is complete."""
+    """Write the vectors and the record of a part; the file becomes visible when it is complete."""
     width = vectors.shape[1]
     flat = pa.array(np.ascontiguousarray(vectors, np.float32).reshape(-1))
     column = pa.FixedSizeListArray.from_arrays(flat, width)
@@ -133,13 +133,13 @@ def write_shard(
     )
     with tempfile.TemporaryDirectory(prefix="idiolect-") as temporary:
         path = Path(temporary, _name(number))
-        # Mantissas look random: dictionaries and compression only cost time.
+        # Mantissas are nearly random, so dictionaries and compression would only cost time.
         pq.write_table(table, path, use_dictionary=False, compression="none")
         (folder / _name(number)).write(path)
 
 
 def finished_shard(folder: Storage, number: int) -> dict[str, Any] | None:
-    """Return what was remembered of a shard; None if it is missing or damaged."""
+    """Return the record of a shard; None if it is missing or damaged."""
     file = folder / _name(number)
     if not file.info().is_file:
         return None

@@ -1,15 +1,15 @@
-r"""Chunks of long documents, cut where the text itself has seams, at exact places.
+r"""Split long documents into chunks at natural boundaries, with exact offsets.
 
-A document is cut at its headings; a section that is too long at blank lines, between sentences,
-between words, and at last inside one. Adjacent parts are joined again while they fit. Each chunk is
-a slice of its document, `document[start:end] == chunk.text`, without white space around it, and
-every character that is not white space is in a chunk.
+A document is split at its headings. A section that is too long is split at blank lines, then
+between sentences, between words and, if necessary, inside a word. Adjacent parts are joined again
+while they fit. Each chunk is a slice of its document, `document[start:end] == chunk.text`, without
+surrounding white space. Every other character is in a chunk.
 
 >>> [chunk.text for chunk in split_text("# Pumps\nOil it. Clean it.\n\n# Seals\nDry.", 6)]
 ['# Pumps\nOil it.', 'Clean it.', '# Seals\nDry.']
 
-Small chunks are found precisely, and large ones hold more of what a reader needs: `widen`
-returns the whole sentences around a chunk (small-to-large).
+Small chunks are better for retrieval, and large ones give a reader more context: `widen` returns
+the whole sentences around a chunk (small-to-large retrieval).
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ _WORD = re.compile(r"\S+")
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\ud7ff\uf900-\ufaff\U00020000-\U0003ffff"
 _UNIT = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]{{1,16}}|[^\w\s]")
 _LINE_BREAK = re.compile(r"\n(?=[^\S\n]*[a-z(])|(?<=[^\n]{60})(?<![.!?:])\n(?=[^\S\n]*\w)")
-"""A line break inside a sentence: before a small letter, or after a long line of prose."""
+"""A line break inside a sentence: before a lower-case letter, or after a long line of prose."""
 _LONGEST_PIECE = 64
-"""Characters of one token, at most, when a single word is longer than a chunk."""
+"""Maximum characters per token when a single word is longer than a chunk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +46,17 @@ class Chunk:
     """A part of a document."""
 
     start: int
-    """The first character of the document in it."""
+    """Offset of its first character in the document."""
     end: int
-    """The first character after it."""
+    """Offset after its last character."""
     text: str
     """`document[start:end]`."""
     heading: str = ""
-    """The heading of its section, without marks."""
+    """The heading of its section, without markup."""
 
 
 def count_words(text: str) -> int:
-    """Count words and signs, and each 16 characters of a longer word; this needs no model.
+    """Count words and punctuation marks; a long word counts once per 16 characters.
 
     >>> count_words("Oil the pump, twice.")
     6
@@ -72,10 +72,10 @@ def split_text(
 
     Args:
         text: The document.
-        max_length: Tokens of a chunk, at most. Only a single character can be longer.
-        overlap: Tokens that a chunk may repeat from the one before, in whole sentences of its
-            section; below `max_length`.
-        count: Counts tokens; words by default.
+        max_length: Maximum tokens of a chunk. Only a single character can be longer.
+        overlap: Maximum tokens that a chunk repeats from the previous one, in whole sentences of
+            its section; less than `max_length`.
+        count: Counts tokens; by default words.
 
     Raises:
         InputError: The length is below 1, or the overlap below 0.
@@ -90,9 +90,9 @@ def split_text(
 
 
 def sentence_spans(text: str, start: int = 0, end: int | None = None) -> list[_Span]:
-    r"""Return where the sentences of a part of a text are, without white space around them.
+    r"""Return the spans of the sentences in a part of a text, without surrounding white space.
 
-    Lines that were wrapped by hand are joined.
+    Hard line breaks inside a sentence do not end it.
 
     >>> sentence_spans("Oil the\npump. Twice!")
     [(0, 13), (14, 20)]
@@ -106,14 +106,14 @@ def sentence_spans(text: str, start: int = 0, end: int | None = None) -> list[_S
 
 
 def widen(text: str, chunk: _Span, max_length: int, *, count: TokenCounter = count_words) -> _Span:
-    """Return a larger part of a document around a chunk: whole sentences, as many as fit.
+    """Return the span of a chunk, extended by as many whole sentences as fit.
 
-    Sentences before and after are added in turn, within the section of the chunk.
+    Sentences before and after are added alternately, within the section of the chunk.
 
     Args:
         text: The document.
         chunk: Start and end of the chunk.
-        max_length: Tokens of the result, at most; a chunk that has more stays as it is.
+        max_length: Maximum tokens of the result; a longer chunk is not changed.
         count: Counts tokens.
     """
     start, end = chunk
@@ -126,7 +126,7 @@ def widen(text: str, chunk: _Span, max_length: int, *, count: TokenCounter = cou
     last = bisect_left([right for _, right in spans], end)
     room = max_length - count(text[start:end])
     open_before, open_after = first >= 0, last < len(spans)
-    # The chunk may begin or end inside a sentence, which is completed first.
+    # First complete the sentences in which the chunk begins and ends.
     while open_before or open_after:
         if open_after:
             size = count(text[end : spans[last][1]])
@@ -184,7 +184,7 @@ def _parts(text: str, start: int, end: int, most: int, count: TokenCounter) -> I
 
 
 def _pieces(text: str, start: int, end: int, most: int, count: TokenCounter) -> Iterator[_Span]:
-    """Yield parts of one word that fit, without cutting a character from its accents."""
+    """Yield parts of one word that fit, without separating a character from its accents."""
     while start < end:
         stop = min(end, start + most * _LONGEST_PIECE)
         while stop - start > 1 and count(text[start:stop]) > most:
@@ -197,7 +197,7 @@ def _pieces(text: str, start: int, end: int, most: int, count: TokenCounter) -> 
 
 
 def _between(pattern: re.Pattern[str], text: str, start: int, end: int) -> Iterator[_Span]:
-    """Yield what is between the matches of a pattern, without white space around it."""
+    """Yield the spans between the matches of a pattern, without surrounding white space."""
     for match in pattern.finditer(text, start, end):
         yield from _trimmed(text, start, match.start())
         start = match.end()
@@ -205,7 +205,7 @@ def _between(pattern: re.Pattern[str], text: str, start: int, end: int) -> Itera
 
 
 def _trimmed(text: str, start: int, end: int) -> list[_Span]:
-    """Return a span without the white space around it; none if there is nothing else."""
+    """Return a span without surrounding white space, as a list; empty if nothing is left."""
     part = text[start:end]
     stripped = part.strip()
     if not stripped:

@@ -201,7 +201,7 @@ def _scalars(given: Any, place: str) -> tuple[Scalar, ...]:
 
 
 def _scalar(given: Any, place: str) -> Scalar:
-    given = json_form(given)  # as the metadata is stored
+    given = json_form(given)  # the form in which metadata is stored
     match given:
         case None:
             hint = '{"$exists": false} finds items without the field'

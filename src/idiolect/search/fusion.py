@@ -45,10 +45,11 @@ def fuse(
         method: `rrf`, the mean of 61 / (60 + rank), or `weighted`, the mean of scores, each scaled
             to 0..1 within its ranking.
         weights: one for each ranking; equal by default. A ranking of weight 0 does not change the
-            others; its further items follow all of theirs, with the score 0.
-        complete: whether each ranking has all items with a score above 0, as that of the only five
-            items with a word. There, 0 stays 0: its last item is better than one that is missing.
-            By default, a ranking that is shorter than another is complete.
+            order of the others; items that only it has are appended, with the score 0.
+        complete: whether each ranking contains all items with a score above 0. In `weighted`
+            fusion, the scores of a complete ranking are scaled from 0 instead of from its lowest
+            score, so that its last item is better than a missing one. By default, a ranking that is
+            shorter than another is complete.
 
     Raises:
         InputError: the method is unknown, or a weight or a score is not valid.

@@ -1,16 +1,17 @@
-"""The weight of vectors in hybrid search: by the encoder's origin, refined by known answers.
+"""The weight of dense scores in hybrid search: a default, or fitted to queries with judgements.
 
-Words have the rest. Hybrid search must not be worse than words alone. But without queries with
-known answers, nothing in an index tells a good encoder from an average of token vectors: neither
-excerpts of its items as questions, nor the agreement of both rankings. Only its origin does:
+Lexical scores get the remaining weight. Hybrid search must not be worse than lexical search. But
+without relevance judgements, nothing in an index distinguishes a good encoder from an average of
+token vectors: neither excerpts of its items as queries, nor the agreement of both rankings. So the
+default depends on the origin of the encoder:
 
-- An encoder that was published as one weighs 0.4. The best weights were from 0.3 to 0.65.
-- One made of a language model weighs nothing, even after tuning: between domains, the best weight
-  of the same recipe ranges from 0 to 0.6.
+- 0.4 if it was published as an encoder. The best weights were from 0.3 to 0.65.
+- 0 if it was derived from a language model, even after tuning: across domains, the best weight of
+  the same recipe ranges from 0 to 0.6.
 
-Queries with known answers change that. They are few, and seldom quite like those that users will
-ask. So the weight is the one whose gain over words alone is largest at the lower end of its
-confidence interval, shrunk towards the default. `benchmarks/fusion.py` has the measurements.
+Judged queries are usually few, and differ from those that users will ask. So the fitted weight is
+the one with the highest lower confidence bound of its gain over lexical search, shrunk towards the
+default. `benchmarks/fusion.py` has the measurements.
 """
 
 from __future__ import annotations
@@ -34,27 +35,27 @@ __all__ = ["HybridWeight", "fit_weight"]
 _PUBLISHED = 0.4
 _SHARES = [n / 20 for n in range(21)]
 _QUERIES_AS_PRIOR = 25
-"""Queries that weigh as much as the prior."""
+"""The prior counts as much as this many queries."""
 _INTERVAL = 1.96
-"""Standard errors on either side of a mean in its 95% confidence interval."""
+"""Half the width of a 95% confidence interval, in standard errors."""
 _FIRST = 10
 
 
 @dataclass(frozen=True)
 class HybridWeight:
-    """The weight of vectors in hybrid search, and what it is based on."""
+    """The weight of dense scores in hybrid search, and the evidence for it."""
 
     dense: float
-    """0 to 1; words have the rest."""
+    """0 to 1; lexical scores get the remaining weight."""
     evidence: str
-    """One sentence for the user."""
+    """The evidence, in one sentence for the user."""
 
     def __str__(self) -> str:
         return f"vectors {self.dense:.0%}, words {1 - self.dense:.0%}: {self.evidence}"
 
     @property
     def weights(self) -> tuple[float, float]:
-        """Of the dense and the lexical ranking."""
+        """The weights of the dense and the lexical ranking."""
         return self.dense, 1 - self.dense
 
     @classmethod
@@ -70,8 +71,8 @@ class HybridWeight:
     def default(cls, settings: Mapping[str, Any]) -> HybridWeight:
         """Return the default weight of a store with these settings.
 
-        It depends on `published`: whether the encoder was published as one (1 or 0). An encoder
-        that does not say, such as one of another library, is trusted.
+        It depends on the setting `published`: whether the encoder was published as an encoder (1 or
+        0). An encoder without this setting, such as one of another library, counts as published.
         """
         if settings.get("published", 1):
             return cls(_PUBLISHED, "the default for an encoder that was published as one")
@@ -88,16 +89,17 @@ def fit_weight(
     *,
     depth: int = 100,
 ) -> HybridWeight:
-    """Choose the weight by queries with known answers.
+    """Fit the weight to queries with relevance judgements.
 
-    Of the weights 0, 0.05, … 1, take the one whose gain in nDCG@10 over words alone has the highest
-    lower end of its 95% confidence interval, or 0 if that is never above 0. Return the mean of it
-    and the prior, which counts as much as 25 queries, rounded down to a multiple of 0.05.
+    Of the weights 0, 0.05, … 1, take the one with the highest lower bound of the 95% confidence
+    interval of its gain in nDCG@10 over lexical search, or 0 if no lower bound is above 0. Return
+    the weighted mean of it and the prior, which counts as 25 queries, rounded down to a multiple of
+    0.05.
 
     Args:
-        queries: the dense and the lexical ranking of each query, and the ids of its answers.
-        prior: the weight without known answers.
-        depth: the length of rankings that may not have all items.
+        queries: the dense and the lexical ranking of each query, and the ids of its relevant items.
+        prior: the weight without judgements.
+        depth: the length at which rankings were truncated.
 
     Raises:
         InputError: there are no queries.

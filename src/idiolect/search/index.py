@@ -1,10 +1,10 @@
 """`Index`: an encoder and a store together, for dense, lexical and hybrid search of texts.
 
-- Building is adding: items that are stored with the same text and metadata are skipped. Run a
-  killed build again to resume it.
+- Building skips items that are already stored with the same text and metadata. Run an interrupted
+  build again to resume it.
 - The index stores the fingerprint of its encoder. Vectors of different encoders cannot be compared,
   so another encoder is an error.
-- Items may come with their vectors. Then no encoder is needed, and vectors are searched by vectors.
+- Items may have their own vectors. Then no encoder is needed, and queries are vectors, too.
 
 >>> index = Index.build("products", encoder, [Item("p1", "a red lamp")])   # doctest: +SKIP
 >>> index.search("crimson light")                                          # doctest: +SKIP
@@ -99,7 +99,7 @@ class Index(IndexAnswers):
         elif not is_index(folder):
             first = list(islice(stream, 1))
             dimensions, stream = own_width(first, dimensions), chain(first, stream)
-        # Merge once at the end: many small insertions would take longer.
+        # Merge only once, at the end: many small insertions would take longer.
         store = Store.open(
             folder,
             dimensions=dimensions,

@@ -1,8 +1,8 @@
-"""`IndexContents`: the items of an index, added, changed, deleted and read.
+"""`IndexContents`: add, change, delete and read the items of an index.
 
-An item that comes with a vector keeps it, and its text is not encoded. The texts of the others are
-encoded by the index's encoder. Items that are stored already are skipped, so an index whose input
-has not changed needs neither time nor its encoder.
+An item that has a vector keeps it, and its text is not encoded. The texts of other items are
+encoded by the index's encoder. Items that are already stored are skipped, so an unchanged input is
+neither encoded nor written again, and needs no encoder.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ __all__ = ["IndexContents"]
 class IndexContents:
     """The items of an index. `idiolect.search.index.Index` adds building and searching.
 
-    `len(index)`, `id in index` and iteration are about the items of the default namespace; the last
+    `len(index)`, `id in index` and iteration refer to the items of the default namespace. Iteration
     yields them without their vectors.
 
     Args:
@@ -74,14 +74,14 @@ class IndexContents:
         """The encoder, loaded at the first access; None if none is known.
 
         Raises:
-            ConfigError: it is not at its stored location any more, or another one computed the
+            ConfigError: it is no longer at its stored location, or another encoder computed the
                 vectors.
         """
         return self._encoder.get()
 
     @property
     def has_encoder(self) -> bool:
-        """Whether an encoder computed vectors of the index, or was chosen for it."""
+        """Whether an encoder computed vectors of the index, or was given for it."""
         return self._encoder.is_known
 
     @property
@@ -113,7 +113,7 @@ class IndexContents:
         where = getattr(self.store, "path", None) or type(self.store).__name__
         try:
             count = sum(self.store.namespaces().values())
-        except Exception:  # a debugger must be able to show an index that was removed
+        except Exception:  # a debugger must be able to show an index whose files are gone
             return f"<{name} {str(where)!r}>"
         return (
             f"<{name} {str(where)!r}: {count:,} items, {self.store.dimensions} dimensions,"
@@ -158,12 +158,12 @@ class IndexContents:
 
         Returns:
             The number of `written`, `unchanged`, `empty` and `duplicate` items, and of `left_out`
-            metadata fields. An item is unchanged if its text, metadata and, if it has one, vector
-            are stored already (1, 1.0 and true differ). An item is empty if the encoder finds no
-            token in its text, or if its own vector is zero, which is near to nothing. It is not
-            stored, and a stored item with its id is deleted. An item is a duplicate if an earlier
-            one of this input has its id; each id is counted once among the others. Duplicates and
-            what is left out are also logged as warnings.
+            metadata fields. An item is unchanged if its text, its metadata and its own vector (if
+            it has one) are already stored; the metadata values 1, 1.0 and true differ. An item is
+            empty if its text has no tokens or its own vector is zero, which has no direction; it is
+            not stored, and a stored item with its id is deleted. An item is a duplicate if an
+            earlier item of this input has its id; each id is counted once among the other outcomes.
+            Duplicates and fields that are left out are also logged as warnings.
 
         Raises:
             InputError: an item is not valid; earlier batches are stored.
@@ -196,7 +196,7 @@ class IndexContents:
         self.store.upsert(kept, namespace=namespace)
         kept_ids = {item.id for item in kept}
         emptied = [item.id for item in changed if item.id in old and item.id not in kept_ids]
-        if emptied:  # otherwise searches would find their old texts
+        if emptied:  # otherwise searches would still find their old texts
             self.store.delete(emptied, namespace=namespace)
         self._remove_passages(
             [old[item.id] for item in changed if item.id in old], passages, namespace
@@ -206,7 +206,7 @@ class IndexContents:
         return outcomes | dict.fromkeys(kept_ids, "written")
 
     def _with_vectors(self, items: Sequence[Item], old: Mapping[str, Item]) -> Sequence[Item]:
-        """Give each item its own vector, or that of its unchanged text, or a new one."""
+        """Give each item its own vector, the stored vector of an unchanged text, or a new one."""
         vectors = {
             item.id: old[item.id].vector if item.vector is None else item.vector
             for item in items
@@ -236,8 +236,8 @@ class IndexContents:
 
         Args:
             id: the id of the item.
-            text: the new text. It is encoded, unless a vector is given or the index has no encoder,
-                when the item keeps its vector.
+            text: the new text. It is encoded, unless `vector` is given. Without an encoder, the
+                item keeps its vector.
             metadata: fields to set; the value None removes a field.
             vector: (dimensions,) the new vector.
             namespace: the namespace of the item.
@@ -279,7 +279,7 @@ class IndexContents:
             old = list(self.store.fetch(ids, namespace=namespace).values())
         count = self.store.delete(ids, filter=filter, namespace=namespace)
         if names is not None and filter is not None:
-            with suppress(InputError):  # the fields of items without text are of no passage
+            with suppress(InputError):  # no passage may have the field
                 self.store.delete(filter=filter, namespace=names.name(namespace))
         self._remove_passages(old, [], namespace)
         return count
@@ -318,7 +318,7 @@ class IndexContents:
 
 
 def _is_stored(item: Item, old: Item | None) -> bool:
-    """Whether an item is stored as it is; one without a vector may have any."""
+    """Return whether an item is already stored; if it has no vector, any stored one is accepted."""
     return (
         old is not None
         and old.text == item.text

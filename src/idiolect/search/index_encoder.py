@@ -1,8 +1,8 @@
-"""`IndexEncoder`: the encoder of an index, found, loaded when it is needed, and verified.
+"""`IndexEncoder`: locate the encoder of an index, load it when it is needed, and verify it.
 
-An index stores the fingerprint of the encoder that computed its vectors, and where the encoder is:
-a name, or a path both absolute and relative to the index. So the index may be moved alone, or both
-together.
+An index stores the fingerprint of the encoder that computed its vectors, and the encoder's
+location: a name, or a path, both absolute and relative to the index. So the index may be moved
+alone or together with the encoder.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LOCATION, _PRECISION = "source", "precision"
 
 
 def remember_encoder(store: AnyStore, location: str, precision: str) -> None:
-    """Store where the encoder of an index is, and the precision of its vectors.
+    """Store the location of the encoder of an index, and its precision.
 
     Args:
         store: the store of the index.
@@ -69,13 +69,13 @@ class IndexEncoder:
 
     @property
     def is_known(self) -> bool:
-        """Whether an encoder computed vectors of the index, or was chosen for it."""
+        """Whether an encoder computed vectors of the index, or was given for it."""
         chosen = self._loaded is not None or self._given is not None
         return chosen or "encoder" in self._store.settings
 
     @property
     def is_located(self) -> bool:
-        """Whether the encoder is loaded, or where it is is known."""
+        """Whether the encoder is loaded, or its location is known."""
         return self._loaded is not None or self.location is not None
 
     @property
@@ -99,7 +99,7 @@ class IndexEncoder:
         """Return the encoder, loaded at the first call; None if none is known.
 
         Raises:
-            ConfigError: it is not at its location any more, or another one computed the vectors.
+            ConfigError: it is no longer at its location, or another encoder computed the vectors.
         """
         if self._loaded is None and (location := self.location) is not None:
             if os.path.isabs(location) and not Path(location).exists():
@@ -107,19 +107,19 @@ class IndexEncoder:
                     f"the encoder of the index is not at {location} any more",
                     hint="pass encoder=PATH, where it is now",
                 )
-            from idiolect.encoding.encoder import Encoder  # torch, which words alone need not
+            from idiolect.encoding.encoder import Encoder  # imports torch
 
-            # 8-bit layers make an encoder of their own; bfloat16 would gain nothing for a query.
+            # int8 changes the fingerprint, so it must match; bfloat16 would not speed up a query.
             precision = self._store.settings.get(_PRECISION)
             exact = {} if precision != "int8" else {"precision": precision}
             self._use(Encoder.load(location, **exact))
         return self._loaded
 
     def for_queries(self) -> Encoder | QueryEncoder | None:
-        """Return what encodes queries; None if no encoder is known.
+        """Return the encoder for queries; None if no encoder is known.
 
-        A process that has not imported torch need not wait for it, if an earlier one has kept the
-        encoder in the user's cache.
+        If torch is not imported yet and the user's cache has a copy of the encoder, return the copy
+        (a `QueryEncoder`), which does not need torch.
 
         Raises:
             ConfigError: as in `get`.
@@ -133,7 +133,7 @@ class IndexEncoder:
         return self.get()
 
     def keep_for_queries(self) -> None:
-        """Keep the encoder in the user's cache, if it is loaded; see `for_queries`."""
+        """Write the encoder to the user's cache, if it is loaded; see `for_queries`."""
         if self._loaded is not None and "torch" in sys.modules:
             from idiolect.encoding.query_encoder.query_export import keep_query_encoder
 
@@ -161,10 +161,12 @@ class IndexEncoder:
 
 
 def load_given(encoder: Any) -> Encoder:
-    """Return an encoder; one at a path or of a name is loaded, that of another object is taken.
+    """Return the given encoder, or load it from a path or name.
+
+    An object of another library counts as an encoder if it has `dimensions` and `fingerprint`.
 
     Raises:
-        InputError: it is none of these.
+        InputError: `encoder` is none of these.
     """
     if hasattr(encoder, "dimensions") and hasattr(encoder, "fingerprint"):
         given: Encoder = encoder

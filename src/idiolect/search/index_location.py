@@ -14,7 +14,7 @@ RUN_INDEX = Path("stages", "index", "index")
 
 
 def index_folder(path: str | Path) -> Path:
-    """Return the folder of an index, which need not exist; of the folder of a run, its index.
+    """Return the folder of an index, which need not exist; for a run's folder, that of its index.
 
     Raises:
         InputError: the run has no index yet.

@@ -1,4 +1,4 @@
-"""`IndexSearch`: the searches of an index, by words, by vectors, or by both."""
+"""`IndexSearch`: lexical, dense and hybrid search of an index."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ Mode = Literal["hybrid", "dense", "lexical"]
 """How to search: by vectors (dense), by words (lexical, BM25), or by both (hybrid)."""
 
 _QUERIES = 256
-"""Queries that are searched together; the candidates of all of them are in memory."""
+"""Queries per batch; the candidates of a whole batch are in memory."""
 _MMR_FACTOR = 5  # candidates per result for diversification
 _DEPTH = 100
-"""Candidates of each ranking in hybrid search; scores are scaled among these, whatever `top_k`."""
+"""Candidates per ranking in hybrid search. Scores are scaled among these, regardless of `top_k`."""
 
 
 class IndexSearch(IndexContents):
@@ -53,14 +53,15 @@ class IndexSearch(IndexContents):
             text: the query.
             top_k: the number of results, 1 to 10,000.
             mode: `dense` by vectors (the score is a cosine), `lexical` by words (BM25), or
-                `hybrid`, the fusion of both (scores 0 to 1; see `idiolect.search.fusion.fuse`). If
-                vectors have no weight, they only add items where words find fewer than `top_k`; if
-                all of them came with the items, words search alone.
+                `hybrid`, the fusion of both (scores 0 to 1; see `idiolect.search.fusion.fuse`). In
+                a hybrid search, dense search with weight 0 only fills up results if lexical search
+                finds fewer than `top_k`. If all vectors came with the items, hybrid search is
+                lexical search.
             filter: see `idiolect.search.filters`.
-            namespace: where to search.
+            namespace: the namespace to search.
             fusion: the fusion method of hybrid search, `weighted` by default, or `rrf`.
-            weights: of the dense and the lexical ranking; by default those of `hybrid_weight`, or
-                equal ones with `rrf`.
+            weights: the weights of the dense and the lexical ranking; by default those of
+                `hybrid_weight`, or equal ones with `rrf`.
             mmr_diversity: 0 to 1; how much the results should differ from one another.
             highlight: strings to insert before and after the matched words in `Hit.highlight`.
 
@@ -97,7 +98,7 @@ class IndexSearch(IndexContents):
         mmr_diversity: float = 0.0,
         highlight: tuple[str, str] | None = None,
     ) -> Sequence[Hits]:
-        """Find the k best items for each of several queries; many are faster together.
+        """Find the k best items for each of several queries; faster than one search per query.
 
         Args:
             texts: the queries.
@@ -160,7 +161,7 @@ class IndexSearch(IndexContents):
         fusion: Fusion | None,
         weights: tuple[float, float] | None,
     ) -> Sequence[Hits]:
-        """Join rankings by words with those by vectors, which are not needed everywhere."""
+        """Fuse lexical with dense rankings; the latter are computed only where they are needed."""
         full = top_k if self._encoder.is_located else 0
         useless = weights is not None and weights[0] == 0
         places = [n for n, own in enumerate(words) if not (useless and len(own) >= full)]
@@ -192,7 +193,7 @@ class IndexSearch(IndexContents):
         filter: Mapping[str, Any] | str | None = None,
         namespace: str = "",
     ) -> Sequence[Hits]:
-        """Find the k items nearest to each of several vectors, in one pass. This needs no encoder.
+        """Find the k items nearest to each of several vectors. This needs no encoder.
 
         Args:
             vectors: (queries, dimensions); one vector of (dimensions,) is one query.
@@ -201,8 +202,8 @@ class IndexSearch(IndexContents):
             namespace: where to search.
 
         Returns:
-            The hits of each query, best first. The score is the cosine, or as the metric of the
-            store says.
+            The hits of each query, best first. The score depends on the metric of the store; it is
+            the cosine by default.
 
         Raises:
             InputError: a vector has another width, is not finite, or is zero under cosine; or
@@ -212,7 +213,7 @@ class IndexSearch(IndexContents):
 
     @property
     def hybrid_weight(self) -> HybridWeight:
-        """The default weight of vectors in hybrid search, and what it is based on."""
+        """The default weight of dense scores in hybrid search, and the evidence for it."""
         return HybridWeight.of(self.store.settings)
 
     @property
@@ -224,11 +225,11 @@ class IndexSearch(IndexContents):
     def fit_fusion(
         self, answers: Mapping[str, Collection[str]], *, namespace: str = ""
     ) -> tuple[float, float]:
-        """Fit the weights of hybrid search to queries with known answers, and store them.
+        """Fit the weights of hybrid search to queries with relevance judgements, and store them.
 
         Args:
-            answers: the ids of the relevant items of each query. Keep these queries and items out
-                of the training of the encoder; otherwise the dense weight is too large.
+            answers: the ids of the relevant items of each query. The encoder must not be trained on
+                these; otherwise the dense weight is too large.
             namespace: where to search.
 
         Returns:
@@ -278,7 +279,7 @@ class IndexSearch(IndexContents):
         return self._encode([text], "query")[0] if self.has_encoder else None
 
     def text_vectors(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return the vectors (texts, dimensions) of texts, as those of items.
+        """Encode texts as items are encoded. Shape: (texts, dimensions).
 
         Raises:
             ConfigError: there is no encoder.
@@ -289,7 +290,7 @@ class IndexSearch(IndexContents):
         vectors = self._encode(texts, "query")
         known = [row for row, vector in enumerate(vectors) if vector.any()]
         found = dict(zip(known, self.store.query_many(vectors[known], k, **scope), strict=True))
-        return [found.get(row, []) for row in range(len(texts))]  # none for a text without tokens
+        return [found.get(row, []) for row in range(len(texts))]  # no tokens: no hits
 
 
 def _is_pair(value: Any, kind: type) -> bool:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["read_batches"]
 
 _BATCH_SIZE = 512
-"""Items encoded and written together."""
+"""Items per batch."""
 
 
 def read_batches(items: Iterable[Item], *, progress: bool) -> Iterator[list[Item]]:

@@ -1,7 +1,7 @@
 """Read items from files: choose the id field, the text fields and the metadata fields.
 
-All files are read twice: first to check them, so that nothing is written if too many rows cannot be
-read, and to decide the type of each column of text cells; then to yield their items.
+All files are read twice. The first pass checks them, so that nothing is written if too many rows
+are unreadable, and infers the types of CSV columns. The second pass yields the items.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ def read_items(
 
     Args:
         sources: a file, a folder of such files, or several.
-        id_field: the id field; by default the first common name, such as `id`, of a field of the
-            file that is not one of `fields`.
+        id_field: the id field; by default the first field with a common name, such as `id`, that is
+            not one of `fields`.
         fields: the text fields, joined by line breaks; by default the common names, such as
             `title` and `text`, found in each record.
         metadata: the metadata fields; by default all other fields that are not null, and the fields
@@ -81,7 +81,7 @@ def read_items(
     """
     own = None if vectors is None else OwnVectors(vectors)
     if own is not None and own.in_file:
-        max_unreadable = 0  # the rows of the others could not be told apart
+        max_unreadable = 0  # a skipped record would misalign the rows of the matrix
     reader = _ItemReader(fields, metadata, also, own, max_unreadable)
     found, count = Skipped(), 0
     paths = list(_paths([sources] if isinstance(sources, str | Path) else sources))
@@ -134,7 +134,7 @@ class _ItemReader:
         self._types = ColumnTypes()
 
     def find_id(self, path: Path) -> str:
-        """Return the common id field: the first of the first record, or that most records have.
+        """Return the id field: the first common name in the first record, or else in most records.
 
         Raises:
             InputError: there is none.
@@ -161,8 +161,9 @@ class _ItemReader:
         Args:
             path: the file.
             id_field: its id field.
-            skipped: counts the records that are no items.
-            check: whether to collect the cells of columns, instead of converting them.
+            skipped: counts records that cannot be converted.
+            check: whether to only collect cells for inferring column types, instead of converting
+                them.
         """
         has_text = False
         names: dict[str, None] = {}
@@ -223,7 +224,7 @@ class _ItemReader:
 
 
 def _object(value: Any) -> dict[str, Any] | None:
-    """Return an object, which may be JSON text, as an index exports it to Parquet; or None."""
+    """Return an object or parse it from JSON text (as in a Parquet export of an index), or None."""
     if isinstance(value, str) and value.startswith("{"):
         with contextlib.suppress(ValueError, RecursionError):
             value = json.loads(value)

@@ -1,8 +1,7 @@
-"""The forms in which items are given: `Item`, records, tuples, and tables.
+"""Convert items from their accepted forms: `Item`, records, tuples, and tables.
 
-Ids are texts. In a record, a tuple or a table, where numbers are usual, a whole number is the text
-of its digits: 7 and 7.0 are "7" (see `idiolect.text.fields.id_text`). An `Item` with an id that is
-not a text is an error.
+Ids are texts. In records, tuples and tables, integer ids are converted: 7 and 7.0 become "7" (see
+`idiolect.text.fields.id_text`). An `Item` whose id is not a text is an error.
 
 >>> list(as_items([("p1", "a lamp"), {"id": 7, "title": "a chair", "price": 20}]))
 [Item(id='p1', text='a lamp', metadata={}), Item(id='7', text='a chair', metadata={'price': 20})]
@@ -36,15 +35,15 @@ def as_items(items: Any) -> Iterator[Item]:
         items: a stream of
 
             - `Item`;
-            - records: dicts, named tuples, or the rows of a table of pandas, pyarrow or polars. The
-              id is the first field with a usual name, such as `id`; the text is that of `text`, or
-              of the other usual names, such as `title` and `description`; `vector` is the vector;
-              all other fields, and those of a dict `metadata`, are metadata. A missing value of a
-              table is left out;
+            - records: dicts, named tuples, or the rows of a pandas, pyarrow or polars table. The id
+              is the first field with a common name, such as `id`; the text is the field `text`, or
+              the fields with other common names, such as `title` and `description`; `vector` is the
+              vector; all other fields, and those of a dict `metadata`, are metadata. Missing values
+              of a table are skipped;
             - tuples (id, text), (id, text, metadata) or (id, text, metadata, vector).
 
     Raises:
-        InputError: they are not several items, or one has none of these forms.
+        InputError: `items` is not an iterable of items, or an item has none of these forms.
     """
     if isinstance(items, str | Path):
         raise wrong_type(items, "items", "a list of items", "read a file with read_items([path])")
@@ -110,13 +109,13 @@ def _table_rows(table: Any) -> Iterator[dict[str, Any]] | None:
         return _present(row for at in starts for row in table.slice(at, _ROWS).to_pylist())
     if hasattr(table, "iter_rows") and hasattr(table, "columns"):  # polars
         return _present(table.iter_rows(named=True))
-    if hasattr(table, "to_dict") and hasattr(table, "columns"):  # others, as pandas has it
+    if hasattr(table, "to_dict") and hasattr(table, "columns"):  # pandas and similar
         return _present(table.to_dict("records"))
     return None
 
 
 def _pandas_rows(frame: Any) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a frame; an index with names holds columns, too."""
+    """Yield the rows of a frame; named index levels are fields, too."""
     named = [name for name in frame.index.names if name is not None and name not in frame.columns]
     for start in range(0, len(frame), _ROWS):
         part = frame.iloc[start : start + _ROWS]

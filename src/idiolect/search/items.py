@@ -49,14 +49,14 @@ class Item:
     """One searchable item: its id, text, metadata and vector."""
 
     id: str
-    """A text. An int is refused, since `7` and `"7"` would be two items elsewhere and one here; in
-    dicts, tuples, tables and files whole numbers become texts, see `as_items`."""
+    """A text. An int is an error, since `7` and `"7"` are different ids elsewhere but would be the
+    same here. In dicts, tuples, tables and files, integers are converted; see `as_items`."""
     text: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """Any JSON object; see `idiolect.search.metadata` for values of other types. Filters use its
     top-level strings, numbers, booleans and lists of these."""
     vector: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
-    """(dimensions,). None lets the encoder of the index compute it, or was not requested."""
+    """(dimensions,). None: the encoder of the index computes it, or it was not requested."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Hit:
     text: str
     metadata: Mapping[str, Any]
     highlight: str = ""
-    """The best matching excerpt of the text, with the matched words marked; empty by default."""
+    """The best-matching excerpt of the text, with matched words marked; empty unless requested."""
 
 
 Hits = list[Hit]
@@ -135,7 +135,7 @@ def check_name(name: str, what: str) -> str:
 
 
 def check_count(top_k: int) -> int:
-    """Return the number of results to find; it may exceed the number of items.
+    """Return the number of results if it is valid; it may exceed the number of items.
 
     Raises:
         InputError: it is not an integer from 1 to 10,000.
@@ -181,8 +181,8 @@ def check_queries(vectors: ArrayLike, dimensions: int, metric: Metric) -> NDArra
 
     Args:
         vectors: (q, dimensions), or (dimensions,) for one.
-        dimensions: of the store.
-        metric: of the store.
+        dimensions: width of the store's vectors.
+        metric: the metric of the store.
 
     Raises:
         InputError: they are not a matrix, or a row is not valid; the message has its number.
@@ -280,10 +280,10 @@ def own_vector(item: Item, dimensions: int) -> NDArray[np.float32]:
 
 
 def own_width(items: Sequence[Item], dimensions: int | None) -> int:
-    """Return the width of the vectors of a new index without an encoder: that of its first item's.
+    """Return the vector width of a new index without an encoder: by default that of its first item.
 
     Raises:
-        InputError: there is no item to tell it, or the first has no vector.
+        InputError: there are no items, or the first one has no vector.
     """
     if dimensions is not None:
         return dimensions
@@ -299,7 +299,7 @@ def own_width(items: Sequence[Item], dimensions: int | None) -> int:
 
 
 def _is_short_ascii(item: Item) -> bool:
-    """Whether an item is valid beyond doubt, which most are; the others need `check_item`."""
+    """Return whether an item is certainly valid, as most are; others need `check_item`."""
     if type(item) is not Item:
         return False
     id, text = item.id, item.text

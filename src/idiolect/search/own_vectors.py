@@ -1,7 +1,7 @@
-"""The vectors that come with the records of files: in one of their fields, or in a `.npy` file.
+"""Read the vectors of records, from one of their fields or from a `.npy` file.
 
 A field has a list of numbers, in CSV and TSV files as JSON text. A `.npy` file has one row for each
-record, in their order. No pickle is executed.
+record, in the same order. Pickled data is not loaded.
 
 >>> parse_vector("[0.5, -1]", "items.csv line 2")
 array([ 0.5, -1. ], dtype=float32)
@@ -26,7 +26,7 @@ _BLOCK = 1 << 24  # numbers that are checked at once
 
 
 class OwnVectors:
-    """Reads the vector of each record, in their order.
+    """Reads the vector of each record, in the order of the records.
 
     Args:
         source: the name of a field, or a file whose name ends in `.npy`.
@@ -45,7 +45,7 @@ class OwnVectors:
 
     @property
     def in_file(self) -> bool:
-        """Whether they are in a file of their own, so that every record must be readable."""
+        """Whether vectors are in a separate file, so that every record must be readable."""
         return self._matrix is not None
 
     def take(self, record: dict[str, Any], place: str) -> NDArray[np.float32] | None:
@@ -56,7 +56,7 @@ class OwnVectors:
         """
         row, self._row = self._row, self._row + 1
         if self._matrix is not None:
-            # `check_end` reports missing rows, when all records are counted.
+            # `check_end` reports missing rows, after all records are counted.
             return np.array(self._matrix[min(row, len(self._matrix) - 1)], np.float32)
         value = record.pop(self._source, None)
         if value is None or value == "":
@@ -72,7 +72,9 @@ class OwnVectors:
         return vector
 
     def check_end(self) -> None:
-        """Check, after the last record, that each had a row, or any had the field; start again.
+        """Check that every record had a row, or that some had the field; then rewind.
+
+        Call it after the last record.
 
         Raises:
             InputError: the matrix has another number of rows, or no record has a vector.
@@ -92,10 +94,10 @@ class OwnVectors:
 
 
 def parse_vector(value: Any, place: str) -> NDArray[np.float32]:
-    """Return a vector (n,) of a record's value: a list of numbers, or such a list as JSON text.
+    """Return the vector (n,) of a field's value: a list of numbers, or such a list as JSON text.
 
     Raises:
-        InputError: it is something else, empty or not finite.
+        InputError: the value is something else, empty or not finite.
     """
     if isinstance(value, str):
         try:
@@ -136,7 +138,7 @@ def open_matrix(path: Path) -> NDArray[Any]:
             }[version]
             shape, fortran_order, kind = read(file)
             start, size = file.tell(), path.stat().st_size
-    except Exception as error:  # the header is parsed as Python text, which fails in many ways
+    except Exception as error:  # parsing the header, a Python literal, fails in many ways
         raise InputError(
             f"{path} is not a file of NumPy, or is damaged", hint="write it with numpy.save"
         ) from error

@@ -1,11 +1,12 @@
 """The passages of an index: chunks of its items, in a namespace of their own.
 
 The vector of a long item covers only its beginning, and its words may be far apart. So an index
-can also store the passages of its items (`Index.add_passages`). From then on they follow the items:
-passages are written before their item, and those of the old text are deleted after it, so that a
-killed write leaves none missing when it is run again. A search checks each passage with its item.
+can also store the passages of its items (`Index.add_passages`). These are then kept up to date:
+passages are written before their item, and those of the old text are deleted afterwards, so that
+no passage is missing after an interrupted write is repeated. A search compares each passage with
+the current text of its item.
 
-A passage has the metadata of its item, which filters use, and where it is.
+A passage has the metadata of its item, for filters, and its position in the item's text.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["PASSAGE_LENGTH", "PassageNamespace"]
 
 PASSAGE_LENGTH = 96
-"""Words of a passage, at most, by default."""
+"""Default maximum words of a passage."""
 _SETTING = "passage_length"
 _OWNER, _START = "passage_of", "passage_start"
 _LONGEST_NAME = 480  # bytes; an id has 512 at most
@@ -32,21 +33,21 @@ _LONGEST_NAME = 480  # bytes; an id has 512 at most
 
 @dataclass(frozen=True)
 class PassageNamespace:
-    """Where the passages of an index are, and how its items are split."""
+    """The namespaces of the passages of an index, and how items are split."""
 
     max_length: int
-    """Words of a passage, at most."""
+    """Maximum words of a passage."""
     store: AnyStore
 
     @classmethod
     def of(cls, store: AnyStore) -> Self | None:
-        """Return the passages of a store; None if it has none."""
+        """Return the settings for the passages of a store; None if it has no passages."""
         length = store.settings.get(_SETTING)
         return None if length is None else cls(int(length), store)
 
     @classmethod
     def create(cls, store: AnyStore, max_length: int) -> Self:
-        """Store how items are split; passages of another length are dropped."""
+        """Store how items are split; passages of another maximum length are dropped."""
         known = cls.of(store)
         if known is not None and known.max_length != max_length:
             for name in [name for name in store.namespaces() if name.endswith(cls.name(""))]:
@@ -56,12 +57,12 @@ class PassageNamespace:
 
     @staticmethod
     def name(namespace: str) -> str:
-        """Return the namespace of the passages of a namespace's items."""
+        """Return the name of the namespace for the passages of a namespace's items."""
         return f"{namespace}:passages"
 
     @classmethod
     def is_one(cls, namespace: str) -> bool:
-        """Return whether a namespace has passages of another one's items."""
+        """Return whether a namespace is one of passages."""
         return namespace.endswith(cls.name(""))
 
     def exists(self, namespace: str) -> bool:
@@ -70,7 +71,7 @@ class PassageNamespace:
 
     @classmethod
     def item_counts(cls, store: AnyStore) -> dict[str, int]:
-        """Return the number of items in each namespace, without those that have passages."""
+        """Return the number of items in each namespace, except namespaces of passages."""
         counts = store.namespaces().items()
         return {name: count for name, count in counts if not cls.is_one(name)}
 
@@ -85,7 +86,7 @@ class PassageNamespace:
         return passages
 
     def outdated(self, old: Iterable[Item], new: Sequence[Item]) -> list[str]:
-        """Return the ids of passages of old texts that none of the new passages has."""
+        """Return the ids of passages of old texts that are not ids of new passages."""
         kept = {passage.id for passage in new}
         return [passage.id for passage in self.split(old) if passage.id not in kept]
 
@@ -96,7 +97,7 @@ class PassageNamespace:
 
     @staticmethod
     def start(hit: Hit) -> int:
-        """Return where a passage begins in its item's text."""
+        """Return the start offset of a passage in its item's text."""
         place: Any = hit.metadata.get(_START, 0)
         return int(place)
 

@@ -1,4 +1,4 @@
-"""`Tally`: what became of each item of an input, and what the user should be told about it."""
+"""`Tally`: count the items of an input by outcome, and report duplicates and skipped fields."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SHOWN = 5  # ids or fields in a message
 class Tally:
     """Counts items by outcome. An id counts once, with the outcome of its last item.
 
-    About 80 bytes per item are in memory, to recognise an id that occurs again.
+    It needs about 80 bytes of memory per item, to recognise repeated ids.
     """
 
     def __init__(self) -> None:
@@ -46,14 +46,14 @@ class Tally:
         earlier = self._outcomes.get(key)
         if earlier is not None:
             self._repeat(id)
-            if outcome == "unchanged":  # it is as the earlier item left it
+            if outcome == "unchanged":  # equal to the earlier item of this input
                 return
             self.counts[earlier] -= 1
         self._outcomes[key] = outcome
         self.counts[outcome] += 1
 
     def finish(self) -> Counter[str]:
-        """Log duplicates and what was left out, and return the counts above zero."""
+        """Log duplicates and left-out fields, and return the counts above zero."""
         if count := self.counts["duplicate"]:
             more = ", …" if len(self._repeated) > _SHOWN else ""
             ids = ", ".join(map(repr, [*self._repeated][:_SHOWN])) + more

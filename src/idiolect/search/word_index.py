@@ -1,7 +1,7 @@
-"""`WordIndex`: the most similar of a million words, without comparing with each of them.
+"""`WordIndex`: approximate nearest-neighbour search of word vectors.
 
-`WordVectors.most_similar` multiplies all vectors by the query. Here the words are the items of an
-`Index`, whose graph is searched; the folder is one that every command for indexes reads.
+`WordVectors.most_similar` compares the query with all vectors. Here the words are the items of an
+`Index`, whose graph is searched. The folder is a normal index.
 
 >>> words = WordIndex.build("index", WordVectors.load("words.safetensors"))  # doctest: +SKIP
 >>> words.most_similar("heat", top_k=10)                                     # doctest: +SKIP
@@ -35,7 +35,7 @@ class WordIndex:
     def __init__(self, index: Index) -> None:
         self.index = index
         self.left_out = 0
-        """Words that `build` left out, since their vector is zero and has no direction."""
+        """Words that `build` skipped, since a zero vector has no direction."""
 
     @classmethod
     def build(cls, path: str | Path, vectors: WordVectors, *, progress: bool = False) -> Self:

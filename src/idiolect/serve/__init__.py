@@ -1,1 +1,1 @@
-"""The HTTP server: search, encoding, generation and the page over one run, index or model."""
+"""The HTTP server: search, encoding, generation and a web page for one run, index or model."""

@@ -1,4 +1,4 @@
-"""`create_app`: the application that answers requests."""
+"""`create_app`: the FastAPI application."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def create_app(settings: ServeSettings) -> FastAPI:
     """Return the application of a server.
 
     Args:
-        settings: What it serves, and its bounds.
+        settings: The settings of the server.
 
     Raises:
         IdiolectError: There is nothing to serve, or it cannot be loaded.
@@ -66,7 +66,7 @@ def create_app(settings: ServeSettings) -> FastAPI:
         watching.cancel()
         service.close()
 
-    # Without the interactive documentation, which would be loaded from another server.
+    # No interactive API documentation: its scripts would be loaded from another server.
     app = FastAPI(
         title="idiolect", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
     )
@@ -94,7 +94,7 @@ async def _failed(request: Request, error: Exception) -> JsonResponse:
 
 
 async def _invalid(request: Request, error: Any) -> JsonResponse:
-    """Answer a request whose values are wrong: 400 if it is not JSON at all, otherwise 422."""
+    """Respond to an invalid request: 400 if the body is not JSON, otherwise 422."""
     first, *more = error.errors()
     if first["type"] == "json_invalid":
         reason = first.get("ctx", {}).get("error", "")
@@ -107,7 +107,7 @@ async def _invalid(request: Request, error: Any) -> JsonResponse:
 async def _refused(request: Request, error: Any) -> JsonResponse:
     hints = {404: "see /openapi.json for the routes", 405: "see /openapi.json for the methods"}
     headers = dict(getattr(error, "headers", None) or {})
-    if error.status_code == 405:  # several routes may have one path; Starlette names the first's
+    if error.status_code == 405:  # Starlette names the methods of one route only
         template = re.sub(r":\w+}", "}", getattr(request.scope.get("route"), "path", ""))
         methods = request.app.openapi()["paths"].get(template, {})
         headers |= {"Allow": ", ".join(sorted(map(str.upper, methods)))} if methods else {}

@@ -1,7 +1,7 @@
-"""`BaseSearch`: the searches of a run before anything was trained, to compare with those after.
+"""`BaseSearch`: search of a run's items with its base model, for comparison with the trained one.
 
-Before is the same search with the vectors of the base: the same words, fused with the same weights.
-So every difference is due to the vectors. They are compared exactly, which bounds the number of
+Only the vectors differ: lexical search and fusion weights are the same, so every difference in the
+results is due to the vectors. The vectors are searched exhaustively, which limits the number of
 items.
 """
 
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 __all__ = ["BaseSearch"]
 
 _MOST = 10_000
-"""Items, at most: so many can be asked of the index at once, to filter them."""
+"""Maximum number of items: the index can filter this many in one query."""
 _DEPTH = 100
 """Candidates of each ranking in hybrid search, as in `Index.search`."""
 
 
 class BaseSearch:
-    """Searches for the items of a run by its base; the base is loaded by the first.
+    """Searches the items of a run with its base model, which is loaded by the first search.
 
     Args:
         run: The run's folder.
@@ -53,19 +53,22 @@ class BaseSearch:
 
     @classmethod
     def find(cls, run: Path, index: Index) -> BaseSearch | None:
-        """Return the searches of a run's base; None if they cannot differ, or not be made here."""
+        """Return the base search of a run.
+
+        It is None if results cannot differ, files are missing, or there are too many items.
+        """
         try:
             config = PipelineConfig.load(run / "idiolect.toml")
             Data(config.data, run.parent)
             if index_system(run) == "base" or len(index) > _MOST:
                 return None
         except (IdiolectError, OSError):
-            return None  # the base or the items have been moved
+            return None  # the base or the items were moved
         return cls(run, config, index)
 
     @property
     def label(self) -> str:
-        """The name of the base."""
+        """The name of the base model."""
         return Path(self._config.base).name
 
     def search(
@@ -90,13 +93,13 @@ class BaseSearch:
         return fuse([dense, words], method=method, weights=weights, complete=complete)[:top_k]
 
     def _scores(self, query: str, top_k: int) -> Mapping[str, float]:
-        with self._lock:  # the encoder is for one thread
+        with self._lock:  # one search at a time uses the encoder
             return self._dense.search({"": query}, top_k).get("", {})
 
     def _passing(
         self, ids: Iterable[str], filter: Mapping[str, Any] | None
     ) -> Mapping[str, Item | Hit]:
-        """Return the items that are still in the index and, with a filter, all that pass it."""
+        """Return the items that are still in the index and match the filter, if there is one."""
         store = self._index.store
         if filter is None:
             return store.fetch(list(ids))

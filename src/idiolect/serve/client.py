@@ -1,4 +1,4 @@
-"""`Client`: the verbs of an `Index`, answered by a server.
+"""`Client`: the interface of an `Index`, over HTTP.
 
 >>> client = Client("http://localhost:8000")                            # doctest: +SKIP
 >>> client.search("crimson light", top_k=3)                             # doctest: +SKIP
@@ -39,10 +39,10 @@ class Client:
     """A server, used like an index. Safe for concurrent use by several threads.
 
     Args:
-        url: Where the server is.
-        api_key: The key, if it needs one.
-        timeout: Seconds to wait for an answer.
-        retries: How often to try again when the server is busy; it says when.
+        url: The URL of the server.
+        api_key: The API key, if the server requires one.
+        timeout: Seconds to wait for a response.
+        retries: Maximum number of retries if the server is busy; it says when to retry.
         http: An `httpx.Client` to use instead, such as one with another transport.
 
     Raises:
@@ -95,7 +95,7 @@ class Client:
 
     @property
     def info(self) -> dict[str, Any]:
-        """What is served, and what it can do."""
+        """What is served, and its capabilities; see `/info`."""
         return self._request("GET", "/info")
 
     def search(
@@ -168,7 +168,7 @@ class Client:
     def rerank(
         self, query: str, documents: Iterable[str], top_k: int | None = None
     ) -> list[tuple[int, float]]:
-        """Order documents for a query: the number and the score of each, best first."""
+        """Rerank documents for a query: return (index, score) of each, best first."""
         body = {"query": query, "documents": list_of_texts(documents), "top_n": top_k}
         results = self._post("/rerank", body)["results"]
         return [(one["index"], one["relevance_score"]) for one in results]
@@ -178,7 +178,7 @@ class Client:
         return self._post("/answer", {"question": question, "top_k": top_k})
 
     def audit(self, text: str) -> dict[str, Any]:
-        """Show how the vocabularies of base and run break a text."""
+        """Return how the tokenizers of the base and of the run split a text."""
         return self._post("/audit", {"text": text})
 
     def encode(
@@ -197,11 +197,11 @@ class Client:
         return np.stack(rows) if rows else np.zeros((0, self.info["dimensions"]), np.float32)
 
     def generate(self, prompt: str, *, max_new_tokens: int = 64, **options: Any) -> str:
-        """Continue a text, by default with the most likely tokens.
+        """Continue a text, by default by greedy decoding.
 
         Args:
             prompt: The text.
-            max_new_tokens: Most new tokens.
+            max_new_tokens: Maximum number of new tokens.
             options: Further fields of OpenAI's `/v1/completions`, such as `temperature` and `stop`.
         """
         body = {"prompt": prompt, "max_tokens": max_new_tokens, "temperature": 0, **options}
@@ -220,7 +220,7 @@ class Client:
         return Item(one["id"], one["text"], one["metadata"], vector)
 
     def add(self, items: Iterable[Any], *, namespace: str = "") -> Counter[str]:
-        """Add or replace items; see `Index.add`. Each request is on disk when it is answered."""
+        """Add or replace items; see `Index.add`. Items are on disk when a request returns."""
         counts = Counter[str]()
         for some in _parts(as_items(items), _ITEMS_A_REQUEST):
             plain, _ = encode_metadata(some)
@@ -273,7 +273,7 @@ class Client:
         return self._read(self._send(method, path, json=body, params=params))
 
     def _send(self, method: str, path: str, **content: Any) -> Any:
-        """Send a request, again if the server is busy."""
+        """Send a request; retry if the server is busy."""
         for attempt in range(self._retries + 1):
             try:
                 found = self._http.request(method, path, **content)
@@ -313,7 +313,7 @@ def _record(item: Item) -> dict[str, Any]:
 
 
 def _parts(values: Iterable[_T], size: int) -> Iterator[list[_T]]:
-    """Yield lists of so many values."""
+    """Yield lists of up to `size` values."""
     stream = iter(values)
     while part := list(islice(stream, size)):
         yield part

@@ -1,7 +1,7 @@
-"""`EventStream`: server-sent events, `data: {…}` and a blank line each.
+"""`EventStream`: server-sent events (`data: {…}`, followed by a blank line).
 
-It is a plain response: when the client leaves or the server stops, the request's task is cancelled,
-and the events are closed with it.
+When the client disconnects or the server stops, the task of the request is cancelled, which also
+closes the generator of events.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ STREAMED: dict[int | str, dict[str, Any]] = {
 
 
 async def started(values: AsyncGenerator[_T, None]) -> AsyncGenerator[_T, None]:
-    """Wait for the first value, so that an error before it has a status of its own.
+    """Wait for the first value, so that an earlier error still gets its own HTTP status.
 
     Returns:
-        All of the values.
+        A generator of all values, including the first.
     """
     first = await anext(values)
 
@@ -45,11 +45,11 @@ async def started(values: AsyncGenerator[_T, None]) -> AsyncGenerator[_T, None]:
 
 
 class EventStream(Response):
-    """A response that sends values as they come, and `[DONE]` at the end.
+    """A response that sends values as they arrive, and `[DONE]` at the end.
 
     Args:
         events: The values.
-        source: What they are made of, which is closed as well, even if no event was sent.
+        source: The generator behind `events`; it is also closed, even if no event was sent.
     """
 
     media_type = "text/event-stream"

@@ -1,4 +1,4 @@
-"""What a page shows of a hit beside its text: the best passage, matched words, common words."""
+"""Details of a hit for the web page: the best passage, matched words, shared words."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["common_words", "field_values", "hit_record"]
 
-_MAX_CHARACTERS = 20_000  # of a text that are searched for the query's words
+_MAX_CHARACTERS = 20_000  # searched for the words of the query
 _SAMPLE = 1000
 _VALUES = 20
 _MAX_VALUE = 60
@@ -24,7 +24,7 @@ _WORDS = 6
 
 
 def hit_record(hit: Hit, query: str, language: str) -> dict[str, Any]:
-    """Return a hit with its best passage and the places of the query's words, in characters."""
+    """Return a hit with its best passage and the spans of the query's words, in characters."""
     text = hit.text[:_MAX_CHARACTERS]
     found = find_matches(query, text, language)
     passage = {"start": found.start, "end": found.end, "text": text[found.start : found.end]}
@@ -39,7 +39,7 @@ def hit_record(hit: Hit, query: str, language: str) -> dict[str, Any]:
 
 
 def common_words(texts: Sequence[str], other: str, language: str) -> list[str]:
-    """Return the longest words of a text that other texts have too."""
+    """Return the longest words of the text `other` that also occur in `texts`."""
     own = Counter[str]()
     for text in texts:
         own.update(_words(text, language))
@@ -53,10 +53,10 @@ def _words(text: str, language: str) -> list[str]:
 
 
 def field_values(index: Index) -> dict[str, list[Any]]:
-    """Return the fields of the metadata with their most frequent values, of a sample of items.
+    """Return the metadata fields with their most frequent values, in a sample of items.
 
-    Many different numbers are their smallest and largest. A field in which texts hardly recur, such
-    as a title, is left out: it distinguishes items instead of grouping them.
+    A field with many different numbers has their minimum and maximum instead. Fields whose texts
+    rarely repeat, such as titles, are skipped, since they do not group items.
     """
     counts: dict[str, Counter[Any]] = {}
     items: list[Item] = list(islice(index.store.items(), _SAMPLE))

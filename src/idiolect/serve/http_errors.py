@@ -1,4 +1,4 @@
-"""Errors as responses: one body that the clients of OpenAI, Cohere and Pinecone all understand.
+"""Error responses, with one body for the clients of OpenAI, Cohere and Pinecone.
 
     {"error": {"message", "type", "hint", "param", "code"}, "message", "code", "details": []}
 
@@ -51,7 +51,7 @@ _TYPES = {
     504: "timeout_error",
 }
 _RPC_CODES = {400: 3, 401: 16, 403: 7, 404: 5, 408: 4, 429: 8, 501: 12, 503: 14, 504: 4}
-"""The codes of gRPC, which Pinecone's errors have."""
+"""gRPC status codes, which Pinecone's errors contain."""
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (CheckpointError, 503),  # a file is missing or being replaced
     (OfflineError, 503),
@@ -95,7 +95,7 @@ class RequestError(IdiolectError):
         status: The HTTP status.
         message: What is wrong.
         hint: What to do.
-        retry_after: Seconds after which to try again, for 429 and 503.
+        retry_after: Seconds after which to retry, for 429 and 503.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ def error_response(
 
 
 def response_of(error: Exception) -> JsonResponse:
-    """Return the response for an exception; one that is not ours is a 500 without its text."""
+    """Return the response for an exception; an unknown one is a 500 without its message."""
     if isinstance(error, RequestError):
         headers = {}
         if error.retry_after is not None:

@@ -1,4 +1,4 @@
-"""`JsonResponse`: JSON that is valid whatever text it holds."""
+"""`JsonResponse`: JSON that is valid for any text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["JsonResponse", "json_bytes"]
 
 
 def json_bytes(value: Any) -> bytes:
-    r"""Return JSON in UTF-8; an unpaired surrogate, which UTF-8 cannot hold, is escaped.
+    r"""Return JSON in UTF-8; unpaired surrogates, which UTF-8 cannot encode, are escaped.
 
     >>> json_bytes({"text": "é\ud800"})
     b'{"text":"\xc3\xa9\\ud800"}'

@@ -1,4 +1,4 @@
-"""The files of the page, and the headers that keep it from running or loading anything else."""
+"""The files of the web page, and headers that restrict its scripts and resources."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ STATIC = Path(__file__).parent / "static"
 """The folder of the page."""
 
 PAGE_HEADERS = {
-    # Scripts and styles from this server's files alone: an item's text that came to be read as HTML
-    # could neither run nor call home.
+    # Only scripts and styles from this server: if the text of an item were interpreted as HTML, it
+    # could neither run scripts nor send data elsewhere.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'",
@@ -31,18 +31,18 @@ REPORT_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
-"""Headers of the report, whose style is within it. It has no scripts."""
+"""Headers of the report, which has inline styles and no scripts."""
 
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
 
 class PageFiles(StaticFiles):
-    """The files, each checked for a newer version whenever the page is loaded."""
+    """Static files, which browsers revalidate on each load."""
 
     def __init__(self) -> None:
         super().__init__(directory=STATIC)
         for ending, kind in _TYPES.items():
-            mimetypes.add_type(kind, ending)  # a system may say otherwise; scripts would not run
+            mimetypes.add_type(kind, ending)  # a wrong type from the system would block scripts
 
     def file_response(self, *args: Any, **kwargs: Any) -> Response:
         """Return the response for a file."""

@@ -1,8 +1,8 @@
-"""`patient_protocol`: uvicorn's HTTP protocol, with a limit of time for headers, and JSON errors.
+"""`patient_protocol`: uvicorn's HTTP protocol, with a timeout for headers, and JSON errors.
 
-uvicorn waits for ever for the headers of a request. A client that sends them byte by byte, or not
-at all, would hold a connection for as long as it likes. What is not HTTP gets an error in the form
-of all others; uvicorn's is plain text.
+uvicorn has no timeout for the headers of a request. A client that sends them byte by byte, or not
+at all, could keep a connection open indefinitely. Requests that are not valid HTTP get a JSON error
+like all others; uvicorn's is plain text.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def patient_protocol(seconds: float) -> type[asyncio.Protocol]:
 
         @property
         def _is_busy(self) -> bool:
-            """Whether a request is there whose response is not finished."""
+            """Return whether the response to a request is not finished yet."""
             return self.cycle is not None and not self.cycle.response_complete
 
         def _wait(self) -> None:

@@ -1,4 +1,4 @@
-"""The log: one JSON object a line on standard error, without texts unless asked."""
+"""The request log: one JSON object per line on standard error, by default without texts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 __all__ = ["log_to", "request_logger"]
 
 request_logger = logging.getLogger("idiolect.serve.requests")
-"""Receives a line for each request; its fields are in `extra={"fields": {...}}`."""
+"""Logs a line for each request; its fields are passed as `extra={"fields": {...}}`."""
 
 
 class _JsonLines(logging.Formatter):
@@ -26,7 +26,7 @@ class _JsonLines(logging.Formatter):
         line |= fields if fields else {"logger": record.name, "message": record.getMessage()}
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
-        return json.dumps(line)  # escapes line breaks and what UTF-8 cannot hold
+        return json.dumps(line)  # escapes line breaks and surrogates
 
 
 def log_to(stream: Any = None) -> None:

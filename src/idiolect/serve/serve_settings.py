@@ -1,4 +1,4 @@
-"""`ServeSettings`: what a server serves, and the bounds of what it accepts."""
+"""`ServeSettings`: what a server serves, and its limits."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class ServeSettings:
     """Settings of a server.
 
     Raises:
-        ConfigError: A bound is not positive.
+        ConfigError: A limit is not positive.
     """
 
     path: str
     """The folder of a run, an index, an encoder or a language model; or the name of a model."""
     encoder: str | None = None
-    """The encoder, if not the one that the index names."""
+    """The encoder; by default the one whose location the index stores."""
     generator: str | None = None
     """A language model for completions, chat and answers; by default that of the run."""
     reranker: str | None = None
@@ -32,43 +32,43 @@ class ServeSettings:
     keys: str | None = None
     """A file with the hashes of keys, which is read again when it changes."""
     cors_origins: tuple[str, ...] = ()
-    """Origins whose pages may call the server; by default none but its own."""
+    """CORS: other origins whose pages may call the server; by default none."""
     read_only: bool = False
-    """Refuse to write to the index."""
+    """Reject requests that write to the index."""
     log_texts: bool = False
-    """Write queries and texts into the log."""
+    """Log queries and texts."""
 
     max_body: int = 8 << 20
-    """Bytes of a request."""
+    """Maximum bytes of a request body."""
     max_texts: int = 2048
-    """Texts of one request."""
+    """Maximum number of texts per request."""
     tokens_per_batch: int = 4096
-    """Tokens, with padding, that the encoder reads at once."""
+    """Maximum tokens (with padding) per batch of the encoder."""
     max_waiting_tokens: int = 1 << 19
-    """Tokens that wait for the encoder; above, requests are refused with 429."""
+    """Maximum tokens in the encoder's queue; above it, requests are rejected with 429."""
     max_waiting_requests: int = 512
-    """Requests that wait for the index, or for the encoder."""
+    """Maximum requests in the queue of the index, or of the encoder."""
     generations: int = 16
-    """Texts that are written at the same time, in one batch if the network has a cache of pages."""
+    """Maximum texts generated at the same time, in one batch if the KV cache is paged."""
     text_tokens: int = 1 << 14
-    """Tokens of prompts and texts whose keys and values are kept; see `Generator.share`."""
+    """Capacity of the KV cache in tokens; see `Generator.share`."""
     max_waiting_generations: int = 16
     max_new_tokens: int = 4096
-    """Most new tokens of one text."""
+    """Maximum new tokens of one text."""
     rate_limit: int = 0
-    """Requests a minute of a key, or of an address without keys; 0 for any number."""
+    """Requests per minute for each key (or address, without keys); 0 for no limit."""
     body_timeout: float = 20.0
-    """Seconds until the whole request must be there."""
+    """Timeout in seconds for receiving a request."""
     request_timeout: float = 60.0
-    """Seconds for one answer, streams aside."""
+    """Timeout in seconds for a response, except streams."""
     stream_timeout: float = 600.0
-    """Seconds for a generated text."""
+    """Timeout in seconds for a generated text."""
     grace_period: float = 10.0
-    """Seconds after SIGTERM until open requests are cut."""
+    """Grace period: seconds after SIGTERM until open requests are aborted."""
     reload_seconds: float = 1.0
-    """How often to look whether the run was rebuilt or the keys changed."""
+    """Seconds between checks whether the run was rebuilt or the keys have changed."""
     writer: bool = True
-    """Whether this process merges the graphs of the index; of several workers, one does."""
+    """Whether this process merges the graphs of the index; only one of several workers does."""
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():

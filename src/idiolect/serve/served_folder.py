@@ -1,7 +1,7 @@
-"""What a folder or a name offers: a run, an index, an encoder or a language model.
+"""Find out what a folder or a name contains: a run, an index, an encoder or a language model.
 
-A run offers its index with the encoder, its language model, both vocabularies and the report; an
-index offers itself and its encoder; a model only what such a model can do.
+A run has an index with its encoder, a language model, the original and the extended vocabulary, and
+a report. An index has its encoder. A model has only itself.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from idiolect.text.hub import is_known_model
 __all__ = ["ServedFolder"]
 
 _LANGUAGE_MODELS = ("pretrain", "distill", "extend")
-"""The stages of a run whose model may be a language model, the last first."""
+"""The stages of a run whose model may be a language model, latest first."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class ServedFolder:
 
     @classmethod
     def find(cls, path: str) -> ServedFolder:
-        """Find out what is at a path.
+        """Detect what is at a path.
 
         Raises:
             InputError: There is nothing that can be served.
@@ -66,7 +66,7 @@ class ServedFolder:
 
     @property
     def language_model(self) -> str | None:
-        """The model that the run trained to continue texts."""
+        """The language model that the run trained."""
         for stage in _LANGUAGE_MODELS if self.kind == "run" else ():
             model = Path(self.path, "stages", stage, "model")
             if (model / "config.json").is_file():
@@ -82,7 +82,7 @@ class ServedFolder:
 
     @property
     def vocabularies(self) -> tuple[Path, Path] | None:
-        """The folders of the run's tokenizers: that of the base, as text, and the extended one."""
+        """The run's configuration, which names the base, and the folder of the extended model."""
         extended = Path(self.path, "stages", "extend", "model")
         if self.kind != "run" or not extended.is_dir():
             return None
@@ -96,9 +96,9 @@ class ServedFolder:
 
     @property
     def version(self) -> str:
-        """Changes when the index or model is replaced, not when items are written.
+        """Changes when the index or model is replaced, but not when items are written.
 
-        Empty while there is none, because it is being replaced.
+        It is empty while there is none because it is being replaced.
         """
         stamps = []
         for name in ("outputs.json", "config.json", "modules.json"):
@@ -114,7 +114,7 @@ class ServedFolder:
 
 
 def _epoch(path: Path) -> str:
-    """Return what identifies a ledger, whatever is written to it; empty if it is not there."""
+    """Return the epoch of a ledger, which writes do not change; empty if there is no ledger."""
     try:
         with closing(Ledger(path, 0.1)) as ledger, ledger.reading() as db:
             query = "SELECT value FROM settings WHERE name = 'epoch'"
@@ -126,6 +126,6 @@ def _epoch(path: Path) -> str:
 
 
 def _continues_texts(model: Path) -> bool:
-    """Return whether a saved model predicts the next token, from its settings alone."""
+    """Return whether a saved model predicts the next token, judging by its settings."""
     kind = find_family(read_json(model / "config.json")).kind
     return kind == "causal" or kind == "encoder-decoder"

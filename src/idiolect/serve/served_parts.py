@@ -1,7 +1,6 @@
-"""`ServedParts`: the index and the models of one state of a run, opened and loaded.
+"""`ServedParts`: the open index and the loaded models of one version of a run.
 
-When the run is rebuilt, new parts are opened beside the old ones, which are closed after their last
-request.
+When the run is rebuilt, new parts are opened, and the old ones are closed after their last request.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ __all__ = ["ServedParts"]
 
 
 class ServedParts:
-    """What one state of a run offers; each part is None if there is none.
+    """The index and models of one version of a run; parts that do not exist are None.
 
     Args:
         settings: What to serve.
@@ -46,7 +45,7 @@ class ServedParts:
 
     Raises:
         InputError: There is nothing to serve at the path.
-        ConfigError: An encoder, or another model, is of the wrong kind.
+        ConfigError: An encoder or another model is of the wrong kind.
     """
 
     def __init__(
@@ -88,7 +87,7 @@ class ServedParts:
         return None if given is None else Encoder.load(given)
 
     def _load_model(self) -> Encoder | None:
-        """Load a model as what it is: a cross-encoder, a language model, or an encoder."""
+        """Load a model according to its kind: cross-encoder, language model, or encoder."""
         from idiolect.encoding.encoder_layout import LAYOUT_FILES, EncoderLayout
         from idiolect.models.language_model import LanguageModel
         from idiolect.ranking.cross_encoder import CrossEncoder
@@ -101,12 +100,12 @@ class ServedParts:
                 self.reranker = CrossEncoder(model)
                 return None
             if model.network.kind != "bidirectional" and model.network.has_language_head:
-                return None  # the generator
+                return None  # it is the generator
         return Encoder.load(self.folder.path)
 
     @cached_property
     def generator_source(self) -> str | None:
-        """Where the language model is; None if there is none."""
+        """Location of the language model; None if there is none."""
         if self.settings.generator is not None:
             return self.settings.generator
         if self.folder.kind == "model":
@@ -115,12 +114,12 @@ class ServedParts:
 
     @cached_property
     def has_generator(self) -> bool:
-        """Whether there is a model that continues texts, which need not be loaded yet."""
+        """Whether there is a language model, which may not be loaded yet."""
         return self.generator_source is not None
 
     @cached_property
     def generator(self) -> Generator | None:
-        """The language model, loaded when it is first needed; None if there is none."""
+        """The language model, loaded on first use; None if there is none."""
         from idiolect.generate.generator import Generator
 
         if self.generator_source is None:
@@ -131,7 +130,7 @@ class ServedParts:
 
     @cached_property
     def recommender(self) -> Recommender | None:
-        """The recommender, loaded when it is first needed."""
+        """The recommender, loaded on first use."""
         from idiolect.recommend.recommender import Recommender
 
         source = self.settings.recommender or self.folder.recommender
@@ -150,11 +149,11 @@ class ServedParts:
                 Tokenizer.load(extended),
             )
         except (IdiolectError, OSError):
-            return None  # the base has been moved
+            return None  # the base was moved
 
     @cached_property
     def base_search(self) -> BaseSearch | None:
-        """The searches of the run's base, to compare with."""
+        """Search with the run's base model, for comparison."""
         if self.folder.kind != "run" or self.index is None:
             return None
         from idiolect.serve.base_search import BaseSearch
@@ -163,7 +162,7 @@ class ServedParts:
 
     @property
     def systems(self) -> list[dict[str, str]]:
-        """What can be searched besides the index, the oldest first, and the index itself."""
+        """The systems to compare, oldest first: base and run; empty without a base search."""
         if self.base_search is None:
             return []
         return [
@@ -173,12 +172,12 @@ class ServedParts:
 
     @property
     def model_name(self) -> str:
-        """The name of what is served, as clients may give it."""
+        """The model name that clients may send."""
         return os.path.basename(os.path.abspath(self.folder.path))
 
     @cached_property
     def abilities(self) -> dict[str, bool]:
-        """What can be asked for."""
+        """The available capabilities, by name."""
         return {
             "search": self.index is not None,
             "encode": self.encoder is not None,
@@ -192,10 +191,10 @@ class ServedParts:
         }
 
     def check_model(self, name: str | None) -> None:
-        """Check that a request is for the model that is served; without a name it is.
+        """Check that a request is for the served model; a request without a name is.
 
         Raises:
-            RequestError: It is for another.
+            RequestError: It is for another model.
         """
         if name not in (None, "", "default", self.model_name):
             raise RequestError(
@@ -208,7 +207,7 @@ class ServedParts:
         """Return a part that a request needs.
 
         Raises:
-            RequestError: There is none.
+            RequestError: The part does not exist.
         """
         found = getattr(self, part)
         if found is None:

@@ -1,7 +1,7 @@
 """Run the server: uvicorn in one process, or in several that share a socket.
 
-At SIGTERM and SIGINT no further connections are accepted, texts that are being written end, and
-what is open may finish within the grace period. Then the exit status is 0.
+After SIGTERM or SIGINT, no new connections are accepted, texts that are being generated end, and
+open requests may finish within the grace period. The exit status is then 0.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ def serve(
 
     Args:
         settings: What to serve.
-        host: The address to listen at.
+        host: The address to listen on.
         port: The port; 0 for any free one.
-        workers: Processes. Each has the model in memory; the first merges the index's graphs.
+        workers: Number of processes. Each loads the model; the first merges the index's graphs.
 
     Raises:
         InputError: The address cannot be used, or there is nothing to serve.
@@ -66,8 +66,8 @@ def _listen(host: str, port: int) -> socket.socket:
         raise InputError(
             f"cannot listen at {host}:{port}: {error.strerror}", hint="choose another --port"
         ) from None
-    # Its connections inherit it. Else the body of an answer, which is written after the head, waits
-    # until the client confirms the head: 40 ms, by the usual delay of confirmations.
+    # Connections inherit this option (TCP_NODELAY). Otherwise the body of a response, which is
+    # written after the head, waits for the client's delayed ACK of the head, usually 40 ms.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 
@@ -104,7 +104,7 @@ def _work(settings: ServeSettings, listener: socket.socket, address: str) -> Non
 
 
 def _work_or_exit(settings: ServeSettings, listener: socket.socket, address: str) -> None:
-    """Serve in a worker; log why that is impossible, and exit with the status 1."""
+    """Serve in a worker; on an error, log it and exit with status 1."""
     threading.Thread(target=_end_with_the_supervisor, daemon=True).start()
     try:
         _work(settings, listener, address)
@@ -125,14 +125,14 @@ def _end_with_the_supervisor() -> None:
 
 
 class _Server(uvicorn.Server):
-    """Ends texts that are being written, as soon as the server is to shut down."""
+    """A server that ends texts that are being generated as soon as a shutdown is requested."""
 
     def __init__(self, config: uvicorn.Config, stopping: threading.Event) -> None:
         super().__init__(config)
         self._stopping = stopping
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to shut down; a second signal ends it at once."""
+        """Start the shutdown; a second signal ends it at once."""
         self._stopping.set()
         if self.should_exit:
             self.force_exit = True
@@ -140,7 +140,7 @@ class _Server(uvicorn.Server):
 
 
 class _Supervisor:
-    """Starts workers, replaces one that was killed, and ends them with itself."""
+    """Starts workers, replaces those that were killed, and stops them when it stops."""
 
     def __init__(
         self, settings: ServeSettings, listener: socket.socket, workers: int, address: str
@@ -172,7 +172,7 @@ class _Supervisor:
                 del os.environ["PROMETHEUS_MULTIPROC_DIR"]
 
     def _replace(self) -> None:
-        """Start the workers that are not there. One that failed would fail again."""
+        """Start missing workers. A worker that failed is not restarted, as it would fail again."""
         for number, worker in enumerate(self._workers):
             if worker is not None and worker.is_alive():
                 continue

@@ -1,4 +1,4 @@
-"""`ServerMetrics`: figures for Prometheus: requests, queues, batches, and what models do."""
+"""`ServerMetrics`: Prometheus metrics of requests, queues, batches and models."""
 
 from __future__ import annotations
 

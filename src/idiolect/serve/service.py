@@ -26,11 +26,11 @@ __all__ = ["Service", "Serving", "service_of"]
 _T = TypeVar("_T")
 _LOG = logging.getLogger(__name__)
 _SEARCHES = 16
-"""Threads that search. Each waits for the encoder, so there are more than processors."""
+"""Number of search threads: more than processors, since threads wait for the encoder."""
 
 
 class Service:
-    """What is served, and the threads that do the work.
+    """The served parts, and the threads that do the work.
 
     Args:
         settings: The settings.
@@ -59,21 +59,21 @@ class Service:
         return self.parts.in_use()
 
     async def write(self, function: Callable[..., _T], *args: Any, **options: Any) -> _T:
-        """Run a function that changes the index; one at a time.
+        """Run a function that changes the index; only one runs at a time.
 
         Raises:
             RequestError: The index is read-only.
-            OverloadedError: Too many wait.
+            OverloadedError: The queue is full.
         """
         if self.settings.read_only:
             raise RequestError(403, "the index is served read-only", hint="write to its folder")
-        # A client that leaves does not take back what it sent.
+        # A write is not cancelled when the client disconnects.
         return await asyncio.shield(
             asyncio.ensure_future(self._writes.run(function, *args, **options))
         )
 
     def update_gauges(self) -> None:
-        """Bring the gauges of the queues up to date."""
+        """Update the gauges of the queues."""
         queues = {"index": self.searches, "writer": self._writes, "model": self.models}
         for name, pool in {**queues, "generator": self.writer.pool}.items():
             self.metrics.waiting.labels(name).set(pool.pending)
@@ -83,7 +83,7 @@ class Service:
             self.metrics.waiting_tokens.set(encoder.batcher.waiting_tokens)
 
     def reload(self) -> bool:
-        """Serve the run as it is now, if it was rebuilt; return whether it was."""
+        """Switch to the new version of the run if it was rebuilt; return whether it was."""
         version = self.parts.folder.version
         if version in ("", self.parts.version, self._refused):
             return False
@@ -100,7 +100,7 @@ class Service:
         return True
 
     async def watch(self) -> None:
-        """Reload when needed, until cancelled."""
+        """Reload when necessary, until cancelled."""
         while True:
             await asyncio.sleep(self.settings.reload_seconds)
             await asyncio.to_thread(self.reload)

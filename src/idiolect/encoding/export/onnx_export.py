@@ -1,8 +1,8 @@
 """Write an encoder as an ONNX graph, for programs without Python or torch.
 
 The graph takes `input_ids` and `attention_mask` of any batch size and length, and returns the
-vectors: pooled, projected and scaled as by the encoder. It is run before it is published, and its
-vectors compared with the encoder's.
+vectors: pooled, projected and normalized as by the encoder. Before the file gets its final name,
+the graph is run and its vectors are compared with the encoder's.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def export_onnx(encoder: Encoder, directory: str | Path) -> float:
         directory: The directory, which need not exist.
 
     Returns:
-        The largest difference between a number of the graph's vectors and the encoder's.
+        The largest absolute difference between elements of the graph's and the encoder's vectors.
 
     Raises:
         ConfigError: A static encoder, echo pooling, or weights that are not in float32.
@@ -85,7 +85,7 @@ def export_onnx(encoder: Encoder, directory: str | Path) -> float:
 
 
 class _Graph(nn.Module):
-    """From ids and a mask to vectors."""
+    """Computes vectors from ids and an attention mask."""
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()

@@ -17,9 +17,9 @@ __all__ = ["export_table"]
 def export_table(encoder: Encoder, directory: str | Path) -> None:
     """Write a static encoder as `embeddings.npy` and `tokenizer.json`, for any other program.
 
-    A text's vector is the mean of the rows of its ids, without special tokens; if the encoder
-    normalizes, scaled to length one. The tokens' weights and the projection, if there is one, are
-    multiplied into the rows.
+    The vector of a text is the mean of the rows of its ids, without special tokens. It is scaled to
+    length one if the encoder normalizes. Token weights and any projection are already multiplied
+    into the rows.
 
     Args:
         encoder: The encoder.

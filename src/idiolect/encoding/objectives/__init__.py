@@ -1,4 +1,4 @@
-"""What an encoder is trained to do: one file per objective, registered here by name."""
+"""Training objectives of encoders: one file per objective, registered here by name."""
 
 from idiolect.training.objectives.objective_registry import ObjectiveEntry, register
 

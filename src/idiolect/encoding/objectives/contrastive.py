@@ -1,4 +1,4 @@
-"""The objective of `tune` on pairs: a contrastive loss over the vectors of all texts of a step."""
+"""The objective of `tune` on pairs: a contrastive loss with in-batch negatives."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def loss_of_pairs(
     micro_batch_size: int | None = None,
     ignored: Tensor | None = None,
 ) -> Tensor:
-    """Return the loss of rows in which query `i` belongs to document `i` and to no other.
+    """Return the loss of a batch in which document `i` is the only positive of query `i`.
 
     Args:
         encoder: The encoder to train.
@@ -98,7 +98,8 @@ def loss_of_pairs(
         documents: The ids of each document.
         workers: The processes, each of which encodes its share.
         micro_batch_size: As in `ContrastiveObjective`.
-        ignored: Documents that are no negatives of a query. (queries, documents), bool.
+        ignored: True where a document is not used as a negative of a query. Shape: (queries,
+            documents), bool.
     """
     first, second = _embed_both(
         encoder, queries, documents, workers, micro_batch_size=micro_batch_size
@@ -120,8 +121,9 @@ def _embed_both(
 ) -> tuple[Tensor, Tensor]:
     """Return the vectors of queries and of documents.
 
-    A network without layers reads both at once, so that each row of its table is looked up and
-    updated once. In others, queries would be padded to the length of documents.
+    A network without layers encodes both together, so that each embedding row is looked up and
+    updated once. Other networks encode them separately: together, queries would be padded to the
+    length of documents.
     """
     together = [[*queries, *documents]]
     parts = together if encoder.model.network.context_free else [queries, documents]
@@ -138,7 +140,7 @@ def embed_shared(
     *,
     micro_batch_size: int | None = None,
 ) -> Tensor:
-    """Return the vectors of all rows, of which each process encodes its share.
+    """Return the vectors of all rows; each process encodes its share.
 
     Only a process's own vectors carry gradients. When every process computes the whole loss, the
     gradients of all processes add up to those of one process that encodes everything.
@@ -162,7 +164,7 @@ def embed_shared(
 def _embed(encoder: Encoder, rows: Sequence[Sequence[int]], micro_batch_size: int | None) -> Tensor:
     if micro_batch_size is None or len(rows) <= micro_batch_size:
         return encoder.embed_rows(rows).float()
-    # Sorted by length, so that a part has little padding.
+    # Sorted by length, so that a micro-batch has little padding.
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
     parts = [
         [rows[i] for i in order[start : start + micro_batch_size]]

@@ -1,13 +1,13 @@
-"""The decoder of TSDAE: it rebuilds a text from one vector (Wang et al. 2021, 2104.06979).
+"""The decoder of TSDAE: it reconstructs a text from one vector (Wang et al. 2021, 2104.06979).
 
     text            he took metformin daily
     damaged         took daily                  most words deleted
     encoder    ──►  one vector
     decoder    ──►  he took metformin daily     each token from the tokens before it and the vector
 
-The decoder sees the damaged text only through the vector, so the vector has to hold what the
-decoder needs. The decoder shares the encoder's layers, read from left to right. Only the
-cross-attention to the vector is new, and it is discarded after training.
+The decoder sees the damaged text only through the vector, so the vector must contain what the
+decoder needs. The decoder uses the encoder's layers with causal attention. Only the cross-attention
+to the vector is new, and it is discarded after training.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Imitation: an encoder with new tokens reproduces the vectors of the encoder it was made from.
+"""Imitation (distillation): an encoder with added tokens reproduces the original's vectors.
 
-The teacher reads a text in the old pieces and the student with the new tokens. The student's vector
-is trained to equal the teacher's (Reimers & Gurevych 2020, "Making monolingual sentence embeddings
-multilingual using knowledge distillation", 2004.09813). This needs neither pairs nor a
+The teacher reads a text with the old tokenizer, the student with the new tokens. The student's
+vector is trained to equal the teacher's (Reimers & Gurevych 2020, "Making monolingual sentence
+embeddings multilingual using knowledge distillation", 2004.09813). This needs neither pairs nor a
 language-model head, and preserves the abilities of the encoder.
 """
 
@@ -30,7 +30,7 @@ from idiolect.training.training_config import TrainingConfig
 __all__ = ["Imitation", "ParallelTexts"]
 
 _MINIMUM_WORDS = 4
-"""Minimum length of a passage, about that of a query; shorter texts are read whole."""
+"""Minimum words of a passage, about the length of a query; shorter texts are used whole."""
 
 
 @dataclass(frozen=True)

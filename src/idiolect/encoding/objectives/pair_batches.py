@@ -22,12 +22,12 @@ _KEPT_TOKENS = 1 << 25
 
 
 class PairReader:
-    """Reads the texts of a table. The ids are kept for later epochs, as long as there is room.
+    """Tokenizes the texts of a table, and caches up to `kept_tokens` ids for later epochs.
 
     Args:
         table: The pairs.
         reader: Converts texts to ids.
-        kept_tokens: Number of ids to keep.
+        kept_tokens: Maximum number of cached ids.
     """
 
     def __init__(
@@ -40,10 +40,10 @@ class PairReader:
         self._reader, self._room = reader, kept_tokens
         self._kept: dict[str, dict[int, array[int]]] = {kind: {} for kind in self._texts}
         self.counts = EncodingCounts()
-        """Numbers of texts and tokens read; a text that was kept counts once."""
+        """Numbers of texts and tokens read; a cached text counts once."""
 
     def read(self, kind: Literal["query", "document"], numbers: Sequence[int]) -> list[array[int]]:
-        """Return the ids of some texts, by number."""
+        """Return the ids of the texts with the given indices."""
         texts, kept = self._texts[kind], self._kept[kind]
         fresh = [number for number in numbers if number not in kept]
         read = self._reader.read([texts[number] for number in fresh], kind, self.counts)
@@ -86,7 +86,7 @@ class PairBatch:
 
         Args:
             table: The pairs.
-            pairs: The numbers of the pairs.
+            pairs: The indices of the pairs.
             reader: Reads the texts of the table.
             mined: Additional negatives of each pair, padded with -1. (pairs, negatives).
         """

@@ -61,7 +61,7 @@ class TextObjective(Objective):
 
 @dataclass(frozen=True)
 class TextBatch:
-    """Texts as token ids, each of which is compared with all others."""
+    """Texts as token ids; each text is compared with all others of the batch."""
 
     rows: list[list[int]]
     """The ids of each text."""
@@ -81,7 +81,7 @@ class TextBatch:
         return sum(map(len, self.rows))
 
     def to(self, device: torch.device) -> Self:
-        """Return the batch; ids move when they are encoded."""
+        """Return the batch unchanged; ids are moved to the device when they are encoded."""
         return self
 
 

@@ -1,10 +1,10 @@
-"""Parts of a text as queries for the rest of it: its title, its headings, or a few of its words.
+"""Training pairs from one text: its title, a heading or a few of its words are the query.
 
-A title is a query for the text without it. A heading is a query for the text under it; one that
-many texts have, such as "Methods", follows the title. A crop is a run of a few words, and its
-document is the rest of the text: the inverse cloze task (Lee et al. 2019, 1906.00300) with crops of
-the length of a query instead of whole sentences. A document does not hold its query's words, except
-where it repeats them, so a query cannot be found by the part itself.
+The document of a title is the text without it. The document of a heading is the text under it; a
+heading that many texts have, such as "Methods", is preceded by the title. A crop is a span of a few
+words, and its document is the rest of the text: the inverse cloze task (Lee et al. 2019,
+1906.00300) with spans of the length of a query instead of whole sentences. The query is cut out of
+its document, so that it cannot be matched to itself; other occurrences of its words stay.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _LOG = logging.getLogger(__name__)
 _WORDS = (3, 10)
 """Words of a crop, at least and at most."""
 _MAX_SHARED = 5
-"""A title or heading of more texts than this does not tell them apart."""
+"""A title or heading that more texts than this have does not distinguish them."""
 _MISSING = {"titles": "title", "headings": "heading"}
 
 
@@ -60,7 +60,7 @@ class QueriedTexts(TextBatch):
     queries: list[list[int]] = field(default_factory=list)
     """The ids of each query."""
     ignored: Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.bool))
-    """Documents that are no negatives of a query, since theirs is equal. (texts, texts), bool."""
+    """True where a document is not a negative, since its query is equal. (texts, texts), bool."""
 
     @property
     def tokens(self) -> int:
@@ -69,10 +69,10 @@ class QueriedTexts(TextBatch):
 
 
 def crop(words: Sequence[str], rng: np.random.Generator) -> tuple[list[str], list[str]]:
-    """Cut a run of 3 to 10 words, at most half of them, out of a text.
+    """Cut a span of 3 to 10 words, at most half of them, out of a text.
 
     Returns:
-        The run and the other words; of a single word, that word twice.
+        The span and the remaining words. For a single word, that word twice.
     """
     longest = min(_WORDS[1], len(words) // 2)
     if longest < 1:
@@ -88,9 +88,8 @@ class _TextParts(TextObjective, WholeBatchObjective):
 
     Args:
         encoder: The encoder to train.
-        texts: Distinct texts. Those without such a part are counted in `skipped`, and not trained
-            on.
-        seed: Random seed of the parts that are chosen.
+        texts: Distinct texts. Texts without such a part are skipped and counted in `skipped`.
+        seed: Random seed of the choice of parts.
         temperature: Temperature of `InfoNCE`.
         micro_batch_size: As in `ContrastiveObjective`.
         workers: As in `ContrastiveObjective`.
@@ -100,7 +99,7 @@ class _TextParts(TextObjective, WholeBatchObjective):
     """
 
     kinds: ClassVar[tuple[PartKind, ...]]
-    """The kinds of parts, of which one that a text has is drawn in each epoch."""
+    """The kinds of parts. In each epoch, one of those that a text has is sampled."""
 
     def __init__(
         self,
@@ -186,7 +185,7 @@ class _TextParts(TextObjective, WholeBatchObjective):
         )
 
     def _check(self, number: int) -> bool:
-        """Return whether a text has a part; count what it lacks."""
+        """Return whether a text has a part; count the kinds of parts that it lacks."""
         parts = self._parts(self.texts[number])
         for kind in self.kinds:
             if kind != "crops" and kind not in parts:
@@ -251,7 +250,7 @@ class Headings(_TextParts):
 
 
 class Parts(_TextParts):
-    """Use the title, a heading or a crop of each text, drawn anew in each epoch."""
+    """Use the title, a heading or a crop of each text, sampled again in each epoch."""
 
     kinds = ("titles", "headings", "crops")
 
@@ -268,7 +267,7 @@ def _shared_headings(texts: Sequence[str]) -> set[bytes]:
 
 
 def _equal(queries: Sequence[str]) -> Tensor:
-    """Mark the pairs of different places with equal queries. Shape: (queries, queries), bool."""
+    """Return True for pairs i ≠ j with equal queries. Shape: (queries, queries), bool."""
     numbers: dict[str, int] = {}
     place = torch.tensor([numbers.setdefault(query, len(numbers)) for query in queries])
     equal = place[:, None] == place[None, :]

@@ -1,4 +1,4 @@
-"""TSDAE: rebuild a text from the vector of a damaged copy (Wang et al. 2021, 2104.06979)."""
+"""TSDAE: reconstruct a text from the vector of a damaged copy (Wang et al. 2021, 2104.06979)."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class DamagedTexts:
 
     @property
     def count(self) -> int:
-        """Number of tokens to rebuild."""
+        """Number of tokens to reconstruct."""
         return sum(len(row) - 1 for row in self.rows)
 
     @property
@@ -56,12 +56,12 @@ class DamagedTexts:
         return type(self)(self.rows[rows], self.damaged[rows])
 
     def to(self, device: torch.device) -> Self:
-        """Return the batch; ids move when they are encoded."""
+        """Return the batch unchanged; ids are moved to the device when they are encoded."""
         return self
 
 
 class TSDAE(TextObjective, RowwiseObjective):
-    """Rebuild each text from the vector of its damaged copy; see `Denoiser`.
+    """Reconstruct each text from the vector of its damaged copy; see `Denoiser`.
 
     Args:
         encoder: The encoder to train.
@@ -118,7 +118,7 @@ class TSDAE(TextObjective, RowwiseObjective):
         return DamagedTexts(read(texts, None, counts), read(damaged, None, counts))
 
     def loss(self, network: Network, batch: DamagedTexts) -> Tensor:
-        """Return the loss summed over the rebuilt tokens."""
+        """Return the loss summed over the reconstructed tokens."""
         vectors = self.encoder.embed_rows(batch.damaged)
         if self.encoder.normalize:  # scaled to the size of hidden states
             vectors = vectors * vectors.shape[1] ** 0.5

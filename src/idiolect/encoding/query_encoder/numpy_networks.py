@@ -1,10 +1,11 @@
 """The forward pass of two kinds of networks for one short text, in NumPy.
 
     static         the mean of weighted rows
-    post_norm      BERT (Devlin et al. 2019, 1810.04805): learned positions, layer norms after each
-                   sum, as MiniLM, BGE, E5 and GTE have them
+    post_norm      BERT (Devlin et al. 2019, 1810.04805): learned positions, and layer norms after
+                   each residual sum. MiniLM, BGE, E5 and GTE are of this kind.
 
-Weights have the names of the torch networks. Matrices larger than a text needs are read by rows.
+Weights have the names of the torch networks. Of the embedding tables, only the rows that a text
+needs are read.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def hidden_states(
     """Return the last hidden states of a `post_norm` network. Shape: (length, width).
 
     Args:
-        rows: The tables of tokens, types and positions, of which some rows are read.
+        rows: The embedding tables of tokens, types and positions.
         weights: The other weights.
         config: The fields of `TransformerConfig` that `post_norm` networks differ in.
         ids: The text.

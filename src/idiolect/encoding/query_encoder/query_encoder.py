@@ -1,8 +1,8 @@
 """`QueryEncoder`: the vectors of an `Encoder`, without torch.
 
-Importing torch takes longer than everything else that a search from the command line does. So the
-weights of an encoder are kept once more in the user's cache, under its fingerprint, as NumPy reads
-them. `query_export` writes them, after it has compared the vectors of some texts.
+Importing torch takes longer than all the rest of a search from the command line. So a copy of an
+encoder's weights is kept in the user's cache, under its fingerprint, as NumPy arrays.
+`query_export` writes the copy, and first checks that it gives the same vectors for some texts.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["SETTINGS", "VERSION", "WEIGHTS", "QueryEncoder", "cached", "folder_o
 SETTINGS, WEIGHTS = "query_encoder.json", "weights.safetensors"
 VERSION = 1
 _BY_ROWS = ("tokens.weight", "types.weight", "encoder.table.weight", "token_weights.values")
-"""Large tables, of which a text needs some rows."""
+"""Large embedding tables, of which a text needs only some rows."""
 
 
 class QueryEncoder:
@@ -106,7 +106,7 @@ def cached(fingerprint: str | None) -> QueryEncoder | None:
         if not (folder / SETTINGS).exists():
             return None
         encoder = QueryEncoder(folder)
-        os.utime(folder)  # the folders used last are kept
+        os.utime(folder)  # the most recently used folders are kept
     except (IdiolectError, OSError, json.JSONDecodeError):
         return None
     return encoder if encoder.fingerprint == fingerprint else None

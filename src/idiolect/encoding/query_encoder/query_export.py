@@ -1,4 +1,4 @@
-"""Write an encoder as `QueryEncoder` reads it, into the user's cache."""
+"""Write an encoder to the user's cache, in the format of `QueryEncoder`."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from idiolect.text.files import write_atomic
 __all__ = ["keep_query_encoder"]
 
 _KEPT = 4
-"""Encoders in the cache; the one that was not used for longest makes room."""
+"""Maximum encoders in the cache; the least recently used one is deleted."""
 _LARGEST = 1 << 29
-"""Bytes of weights that are worth a second copy on disk."""
+"""Maximum bytes of weights; larger encoders are not cached."""
 _TOLERANCE = 2e-5
-"""Difference of the vectors' elements; both sides add float32 in another order."""
+"""Allowed difference of vector elements: NumPy and torch add float32 in different orders."""
 _PROBES = (
     "a",
     "How long is the warranty of the second-hand espresso machine?",
@@ -79,7 +79,7 @@ def keep_query_encoder(encoder: Encoder) -> bool:
 
 
 class _DifferentVectorsError(Exception):
-    """NumPy computes other vectors than torch."""
+    """NumPy and torch compute different vectors."""
 
 
 def _network(encoder: Encoder) -> dict[str, Any] | None:
@@ -145,7 +145,7 @@ def _agrees(encoder: Encoder, other: QueryEncoder) -> bool:
 
 
 def _make_room(cache: Path) -> None:
-    """Delete the encoders that were not used for longest."""
+    """Delete the least recently used encoders."""
     folders = [path for path in cache.iterdir() if (path / SETTINGS).exists()]
     folders.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     for path in folders[_KEPT:]:

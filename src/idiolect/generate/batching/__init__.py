@@ -1,1 +1,1 @@
-"""Continuous batching: texts that join and leave a batch as they begin and end."""
+"""Continuous batching: sequences join and leave a running batch as they start and end."""

@@ -1,9 +1,9 @@
-"""Which text owns which page of a paged cache, and which pages hold what others begin with.
+"""Page allocation of a paged KV cache, with prefix sharing.
 
-Only numbers are kept here; keys and values are in `idiolect.nn.paging`. A full page is known by its
-tokens and by the page before it, so a prompt that begins alike finds it; so does one that begins
-with a text that has left, such as the next turn of a conversation. Pages whose last owner has left
-remain known until their space is needed; the one that has been unused for longest goes first.
+Only page numbers are managed here; keys and values are in `idiolect.nn.paging`. A full page is
+identified by its tokens and the page before it, so prompts with the same prefix share pages. This
+includes the pages of finished sequences, such as the previous turns of a conversation. Pages
+without an owner are cached until their space is needed; the least recently used is evicted first.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ _START = 0
 
 
 class PagePool:
-    """Pages by number, counted from 0; the pool grows when all are owned.
+    """Allocates pages, numbered from 0; the pool grows when all pages are owned.
 
     Args:
-        page_size: Tokens in a page.
-        least: Up to this size, the pool grows rather than forget a page that nobody owns.
+        page_size: Tokens per page.
+        least: Up to this size, the pool grows instead of evicting a page without an owner.
     """
 
     def __init__(self, page_size: int, *, least: int = 0) -> None:
         self.page_size, self._least = page_size, least
         self.size = 0
-        """Number of pages, and so the cache's size: at most `least`, or as many as were ever owned
-        at the same time."""
+        """Number of pages, which is the size of the cache: at most `least`, or the maximum number
+        of pages that were ever owned at the same time."""
         self.reused = 0
-        """Number of pages that a text found instead of computing them."""
+        """Number of cache hits: pages that were reused instead of computed."""
         self._free: list[int] = []
         self._owners: dict[int, int] = {}
         self._idle: OrderedDict[int, None] = OrderedDict()
@@ -44,15 +44,15 @@ class PagePool:
 
     @property
     def owned(self) -> int:
-        """Number of pages that texts own now."""
+        """Number of pages that have an owner now."""
         return len(self._owners)
 
     def open(self, ids: Sequence[int]) -> tuple[list[int], int]:
-        """Give pages to a prompt; return them, and how many of its tokens need not be read.
+        """Allocate pages for a prompt; return them, and the number of its tokens that are cached.
 
-        At least the last token must be read, since its state predicts the next one. The prompt's
-        other full pages become known at once: a pass writes all keys before any is read, so a
-        prompt of the same pass may already use them.
+        At least the last token must be computed, since its hidden state predicts the next one. The
+        prompt's other full pages can be shared at once: a forward pass writes all keys before it
+        reads any, so another prompt in the same pass may already use them.
         """
         pages, size, before, found = list[int](), self.page_size, _START, True
         past = 0
@@ -70,12 +70,12 @@ class PagePool:
                 if len(tokens) == size and key not in self._known:
                     self._remember(page, key)
             pages.append(page)
-            # A full page that was known, but whose last token must be read, is not known again.
+            # A full page is not registered twice if it is cached but its last token is recomputed.
             before = self._serials.get(page, -1)
         return pages, past
 
     def take(self) -> int:
-        """Give an empty page, with one owner."""
+        """Allocate an empty page with one owner."""
         if self._free:
             page = heapq.heappop(self._free)
         elif self._idle and self.size >= self._least:
@@ -87,9 +87,9 @@ class PagePool:
         return page
 
     def release(self, pages: Sequence[int], ids: Sequence[int]) -> None:
-        """Take pages from one of their owners, and know them by the tokens that they hold."""
+        """Remove one owner of pages, and register full pages by their tokens for reuse."""
         self._know(pages, ids)
-        # The last page first: it is of no use without those before it, so it is forgotten earlier.
+        # Last page first: it is useless without the pages before it, so it is evicted earlier.
         for page in reversed(pages):
             self._owners[page] -= 1
             if self._owners[page]:
@@ -106,7 +106,7 @@ class PagePool:
             key = before, tuple(ids[number * size : (number + 1) * size])
             if key not in self._known and page not in self._keys:
                 self._remember(page, key)
-            # Of two pages with the same content, the one that is known leads to the next.
+            # Of two pages with the same content, the registered one is the parent of the next page.
             before = self._serials[self._known.get(key, page)]
 
     def _remember(self, page: int, key: _Key) -> None:

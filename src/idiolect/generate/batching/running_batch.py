@@ -1,8 +1,7 @@
-"""A batch that texts join and leave, by the kind of cache that the network has.
+"""A running batch, which texts join and leave; the class depends on the network's cache.
 
-PagedBatch    a decoder: texts join at any step, and nothing is padded
-GridBatch     any other network, and strategies that need the whole grid: the texts of a batch
-              begin together
+PagedBatch    a decoder with a paged cache: texts join at any step, without padding
+GridBatch     other networks, and strategies that need a padded batch: all texts start together
 PairedBatch   two batches that read the same new tokens, such as guidance by a negative prompt
 """
 
@@ -29,34 +28,34 @@ PAGE_SIZE = 32
 
 
 class RunningBatch(ABC):
-    """Texts that are being written, in the order in which they joined."""
+    """Texts that are being generated, in the order in which they joined."""
 
     can_join = False
-    """Whether texts may join while others are being written."""
+    """Whether texts may join while others are being generated."""
 
     @abstractmethod
     def step(self, tokens: Sequence[int], fresh: Sequence[TextRow]) -> Tensor:
-        """Read a token of each text and the prompts of texts that join; score the next token.
+        """Read the last token of each text and the prompts of joining texts; score the next token.
 
-        Shape: result (texts and those that join, vocabulary), float32.
+        Shape: result (texts and joining texts, vocabulary), float32.
 
         Args:
             tokens: The last token of each text in the batch.
-            fresh: Texts that join behind them.
+            fresh: Texts that join, after the others.
         """
 
     @abstractmethod
     def keep(self, places: Sequence[int]) -> None:
-        """Keep the texts at these places, in ascending order; the others leave."""
+        """Keep the texts at these positions (ascending); the others leave."""
 
 
 class PagedBatch(RunningBatch):
-    """Texts of a decoder, whose keys and values are in pages that equal beginnings share.
+    """Texts of a decoder with a paged KV cache; texts with the same prefix share pages.
 
     Args:
         network: The network.
         cache: An empty cache.
-        sources: Returns what is read of texts that join.
+        sources: Returns the prompt ids of joining texts.
         least_pages: As `least` of `PagePool`.
     """
 
@@ -73,11 +72,11 @@ class PagedBatch(RunningBatch):
         self._network, self._cache, self._sources = network, cache, sources
         self._least = least_pages
         self.pool = PagePool(cache.page_size, least=least_pages)
-        """Who owns which page."""
+        """The page allocation."""
         self._pages: list[list[int]] = []
         self._read: list[list[int]] = []
         self.tokens_read = 0
-        """Tokens that the network has read, over all passes."""
+        """Number of tokens that the network has computed, over all forward passes."""
 
     @reads_few_rows
     def step(self, tokens: Sequence[int], fresh: Sequence[TextRow]) -> Tensor:
@@ -95,7 +94,7 @@ class PagedBatch(RunningBatch):
             self._read.append(list(ids))
             texts.append(PagedText(pages, past, len(ids) - past))
             new.append(ids[past:])
-        # A pass begins with the texts of one new token.
+        # In a forward pass, texts with one new token come first.
         order = sorted(range(len(texts)), key=lambda place: texts[place].new > 1)
         self._cache.pages = self._capacity()
         self._cache.texts = [texts[place] for place in order]
@@ -110,14 +109,14 @@ class PagedBatch(RunningBatch):
         return self._network.score_vocabulary(states[last]).float()
 
     def keep(self, places: Sequence[int]) -> None:
-        """Keep texts; the pages of the others are free for those that join."""
+        """Keep texts; the pages of the others become free."""
         for place in set(range(len(self._pages))) - set(places):
             self.pool.release(self._pages[place], self._read[place])
         self._pages = [self._pages[place] for place in places]
         self._read = [self._read[place] for place in places]
 
     def _capacity(self) -> int:
-        """Return how many pages the cache needs: with space, so that it seldom grows."""
+        """Return the number of pages to allocate, with spare capacity, so that it rarely grows."""
         size = self.pool.size
         if self._cache.pages >= size:
             return self._cache.pages
@@ -126,10 +125,10 @@ class PagedBatch(RunningBatch):
 
 
 class GridBatch(RunningBatch):
-    """Texts that begin together, in a padded grid.
+    """Texts that start together, in a padded batch.
 
     Args:
-        open: Returns texts that begin, not started.
+        open: Returns the `Decoding` of the texts, not started.
     """
 
     def __init__(self, open: Callable[[Sequence[TextRow]], Decoding]) -> None:
@@ -138,7 +137,7 @@ class GridBatch(RunningBatch):
         self._device = torch.device("cpu")
 
     def step(self, tokens: Sequence[int], fresh: Sequence[TextRow]) -> Tensor:
-        """Read a token of each text, or the prompts of texts that begin."""
+        """Read the last token of each text, or the prompts of texts that start."""
         if fresh:
             assert not tokens
             self._decoding = self._open(fresh)
@@ -159,8 +158,8 @@ class PairedBatch(RunningBatch):
 
     Args:
         own: The texts.
-        other: What their scores are contrasted with.
-        combine: Returns the scores to choose from, from those of both. Shapes: (texts, vocabulary).
+        other: The batch whose scores are contrasted.
+        combine: Combines the scores of both. Shapes: (texts, vocabulary).
     """
 
     def __init__(

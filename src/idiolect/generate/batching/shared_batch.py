@@ -19,12 +19,12 @@ _Found = SimpleQueue[WrittenPiece | BaseException]
 
 
 class SharedBatch:
-    """Texts of all calls are read in the same passes, by one thread that runs while there are any.
+    """Generates the texts of all calls in one running batch, in one thread that runs when needed.
 
     The weights are read once for all texts of a step, so many texts take little longer than one.
 
     Args:
-        open: Returns an empty batch that texts may join.
+        open: Returns an empty batch.
         batch_size: As for `TextScheduler`.
         tokens: As for `TextScheduler`.
     """
@@ -34,7 +34,7 @@ class SharedBatch:
         self._scheduler = self._new_scheduler()
         self._lock = threading.Lock()
         self._found: dict[WritingCall, _Found] = {}
-        """What is written for each call. The calls that are not over are its keys."""
+        """The new pieces (or an error) for each unfinished call."""
         self._running = False
 
     def write(
@@ -44,9 +44,9 @@ class SharedBatch:
         processors: Sequence[LogitsProcessor],
         ends: Sequence[int],
     ) -> Iterator[tuple[TextRow, str]]:
-        """Write texts beside those of other calls; see `write_texts`.
+        """Generate texts together with those of other calls; see `write_texts`.
 
-        If the iterator is closed before its end, its texts leave the batch.
+        If the iterator is closed early, its texts leave the batch.
         """
         call, found, left = WritingCall(deque(rows), options, processors, ends), _Found(), len(rows)
         with self._lock:
@@ -54,7 +54,7 @@ class SharedBatch:
             self._scheduler.add(call)
             if not self._running:
                 self._running = True
-                # No daemon: one that is in torch when the process ends would abort it.
+                # Not a daemon: a daemon inside torch at interpreter exit would abort the process.
                 threading.Thread(target=self._run, name="language model").start()
         try:
             while left:
@@ -76,7 +76,7 @@ class SharedBatch:
                     return
             try:
                 written = self._scheduler.step()
-            except BaseException as error:  # such as too little memory: no thread would tell of it
+            except BaseException as error:  # such as out of memory: nobody would report it
                 self._fail(error)
                 continue
             with self._lock:
@@ -85,7 +85,7 @@ class SharedBatch:
                         self._found[call].put(piece)
 
     def _fail(self, error: BaseException) -> None:
-        """End all calls with an error, and begin anew, since the batch may be half-written."""
+        """End all calls with an error, and start a new batch: this one may be inconsistent."""
         with self._lock:
             self._scheduler = self._new_scheduler()
             for call, found in self._found.items():

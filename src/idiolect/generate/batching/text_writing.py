@@ -1,4 +1,4 @@
-"""Write texts token by token: choose, add, and let the next ones join as others end."""
+"""The generation loop of continuous batching: choose tokens, append, let waiting texts join."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ __all__ = [
 ]
 
 _TOKENS = 2048
-"""Prompts join up to this many tokens at a time, which bounds the memory of a pass."""
+"""Maximum prompt tokens that join in one step, which bounds the memory of a forward pass."""
 
 
 @dataclass(eq=False)
 class WritingCall:
-    """Texts that are written by the same rules."""
+    """The texts of one call, which share options and processors."""
 
     waiting: deque[TextRow]
-    """Those that have not joined, in their order."""
+    """Texts that have not joined yet, in order."""
     options: GenerationOptions
     """How tokens are chosen."""
     processors: Sequence[LogitsProcessor]
@@ -40,31 +40,30 @@ class WritingCall:
     ends: Sequence[int]
     """Ids that end a text."""
     ended: bool = False
-    """Whether nobody wants its texts any more. They leave before the next token."""
+    """Whether the call is cancelled. Its texts leave the batch before the next token."""
 
 
 @dataclass(frozen=True)
 class WrittenPiece:
-    """A text has grown by a token."""
+    """The result of one new token of a text."""
 
     row: TextRow
     text: str
-    """What became certain of it."""
+    """Text that became final; see `Transcript`."""
     is_last: bool
     """Whether the text has ended."""
 
 
 class TextScheduler:
-    """Decides which texts are in a running batch, and writes a token of each in a step.
+    """Schedules texts in a running batch; each step generates one token per text.
 
-    Texts of several calls join in turn, one of each. A call that fails takes only its own texts
-    with it.
+    Texts of several calls join in round-robin order. A call that fails removes only its own texts.
 
     Args:
         batch: An empty batch.
-        batch_size: The most texts at the same time.
-        tokens: The most tokens of prompts and texts at the same time, counted as if all texts were
-            written up to their limits; a longer text is written alone. By default any number.
+        batch_size: Maximum number of texts at the same time.
+        tokens: Maximum number of tokens (prompts and new tokens) at the same time, if all texts
+            reach their limits; a longer text is generated alone. By default unlimited.
     """
 
     def __init__(self, batch: RunningBatch, batch_size: int, tokens: int | None = None) -> None:
@@ -74,16 +73,16 @@ class TextScheduler:
 
     @property
     def busy(self) -> bool:
-        """Whether there is anything to write."""
+        """Whether there are unfinished texts."""
         return bool(self._active or self._calls)
 
     def add(self, call: WritingCall) -> None:
-        """Let the texts of a call join when there is room. Any thread may call it."""
+        """Queue the texts of a call. Thread-safe."""
         if call.waiting:
             self._calls.append(call)
 
     def step(self) -> list[tuple[WritingCall, WrittenPiece | Exception]]:
-        """Write a token of each text; return what is new, and what a call failed with."""
+        """Generate one token per text; return the new pieces, or a call's exception."""
         self._keep([place for place, (call, _) in enumerate(self._active) if not call.ended])
         fresh = self._next_texts() if self._batch.can_join or not self._active else []
         if not fresh and not self._active:
@@ -99,7 +98,7 @@ class TextScheduler:
             own = scores if len(places) == len(scores) else scores[places]
             try:
                 chosen = choose_tokens(own, rows, call.options, call.processors)
-            except Exception as error:  # processors are the caller's
+            except Exception as error:  # raised by the caller's processors
                 call.ended = True
                 found.append((call, error))
                 continue
@@ -115,7 +114,7 @@ class TextScheduler:
             self._active = [self._active[place] for place in places]
 
     def _next_texts(self) -> list[tuple[WritingCall, TextRow]]:
-        """Take texts that join from those that wait; at least one if there is room."""
+        """Take the next joining texts from the queue; at least one if there is room."""
         taken, room = list[tuple[WritingCall, TextRow]](), _TOKENS
         reserved = sum(_reserve(row) for _, row in self._active)
         most = self._batch_size - len(self._active)
@@ -149,7 +148,7 @@ def write_texts(
     ends: Sequence[int],
     batch_size: int,
 ) -> Iterator[tuple[TextRow, str]]:
-    """Write all texts; yield each as it grows, with the text that became certain.
+    """Generate all texts; after each token, yield the text and its newly final part.
 
     Args:
         batch: An empty batch.
@@ -157,7 +156,7 @@ def write_texts(
         options: How tokens are chosen.
         processors: Change the scores.
         ends: Ids that end a text.
-        batch_size: The most texts at the same time.
+        batch_size: Maximum number of texts at the same time.
     """
     scheduler = TextScheduler(batch, batch_size)
     scheduler.add(WritingCall(deque(rows), options, processors, ends))
@@ -198,7 +197,7 @@ def process_scores(
     """Return the scores after all processors. Shape: (texts, vocabulary).
 
     Raises:
-        InputError: They leave a text no token.
+        InputError: They forbid all tokens of a text.
     """
     if not processors:
         return scores

@@ -1,1 +1,1 @@
-"""Products of a network that writes text, which has few rows at a time."""
+"""Matrix products with few rows, as in token-by-token generation."""

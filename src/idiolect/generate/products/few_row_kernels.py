@@ -1,10 +1,10 @@
-"""Products of few rows with a matrix, compiled: each weight is read once, in the order in memory.
+"""Compiled products of few rows with a matrix: each weight is read once, in memory order.
 
-The product of one row is bound by reading the matrix, and the libraries of torch read it at about
-half the speed of the memory. For several rows they first bring the matrix into another order, at
-each call. These loops read rows of weights one after another, in blocks that stay in the cache
-while all rows of the other factor pass by, four at a time. Sums are reordered for the vector units,
-so results equal those of torch up to rounding.
+The product of one row is memory-bound, and torch's libraries reach about half of the memory
+bandwidth. For several rows they repack the matrix at each call. These loops read the rows of
+weights sequentially, in blocks that stay in the cache while they are multiplied by all rows of the
+other factor, four at a time. Sums are reordered for vectorization, so results equal those of torch
+up to rounding.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from idiolect.words.compiled import compiled, kernel
 __all__ = ["multiply_q8_0", "multiply_rows"]
 
 _BLOCK = 1 << 16
-"""Weights of a block."""
+"""Number of weights per block."""
 _ZERO = np.float32(0)
 _SUMS = {"reassoc", "contract", "nsz"}
 
@@ -41,8 +41,8 @@ def multiply_rows(
 
     Args:
         weight: The matrix.
-        scales: A factor of each row of the matrix, or nothing. Shape: (out,) or (0,).
-        bias: Added to the result, or nothing. Shape: (out,) or (0,).
+        scales: A factor for each row of the matrix, or an empty array. Shape: (out,) or (0,).
+        bias: Added to the result, or an empty array. Shape: (out,) or (0,).
         x: The rows.
         result: Where to write.
         start: The first row of the matrix.
@@ -67,7 +67,7 @@ def multiply_rows(
                     result[row, i] += bias[i]
 
 
-# Not `kernel`: it makes an array.
+# Not `kernel`: it allocates an array.
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=_SUMS)  # type: ignore[untyped-decorator]
 def multiply_q8_0(
     blocks: NDArray[np.int8],
@@ -83,14 +83,15 @@ def multiply_q8_0(
     result (rows, out).
 
     Args:
-        blocks: Two bytes of a scale, which are not read, and 32 integers of each block.
+        blocks: For each block, two bytes of its scale, which are ignored, and 32 int8 weights.
         scales: The scale of each block.
         x: The rows.
         result: Where to write.
         start: The first row of the matrix.
         stop: The one after the last.
     """
-    # A sum of each place of a block, since adding up a block takes longer than multiplying it.
+    # Accumulate separate sums for the positions in a block: summing a block takes longer than
+    # multiplying it.
     sums = np.zeros(32, np.float32)
     for i in range(start, stop):
         for row in range(len(x)):

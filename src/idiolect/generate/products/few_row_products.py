@@ -1,11 +1,11 @@
-"""Which products of a network that writes text are computed by `few_row_kernels`.
+"""Choose which products of a generating network are computed by `few_row_kernels`.
 
-Those of at most 64 rows (8 where torch has wider vectors) with a matrix in float32 or in 8-bit
-integers, on a CPU and in inference mode. Integers are read as they are; torch would de-quantise the
-whole matrix at each call. All else is left to torch: prompts, small matrices, and processes of more
-than four threads, whose shares of a product would be too small to pass to threads in Python.
+These are products of at most 64 rows (8 if torch uses wider vectors) with a float32 or 8-bit
+matrix, on a CPU in inference mode. 8-bit weights are used directly; torch would dequantize the
+whole matrix at each call. Everything else is left to torch: prompts, small matrices, and processes
+with more than four threads, where the work per thread would be too small for Python threads.
 
-The choice depends on shapes, the processor and the number of threads alone, so equal calls have
+The choice depends only on shapes, the processor and the number of threads, so equal calls have
 equal results.
 """
 
@@ -37,12 +37,12 @@ _R = TypeVar("_R")
 
 _HAS_WIDER_VECTORS = torch.backends.cpu.get_cpu_capability() == "AVX512"
 _MOST_ROWS = 8 if _HAS_WIDER_VECTORS else 64
-"""More rows are bound by arithmetic, which torch does in wider vectors where there are any."""
+"""Products of more rows are compute-bound, and torch may use wider vectors for them."""
 _MOST_OF_BLOCKS, _MOST_THREADS = 4, 4
 _SMALL = 1 << 16
-"""Smaller matrices stay in the caches, where calls cost more than reading."""
+"""Smaller matrices stay in the caches, so the overhead of a call costs more than reading."""
 _SHARED = 1 << 19
-"""Products with smaller matrices take less time than passing them to a thread."""
+"""Products with smaller matrices take less time than handing work to a thread."""
 _NOTHING = np.empty(0, np.float32)
 
 
@@ -88,7 +88,7 @@ def few_row_product(
         multiply, *matrix = _kernels().multiply_q8_0, *_q8_0(weight)
     else:
         return None
-    # NumPy's views cost a fraction of those of torch, which are a part of the time of one row.
+    # NumPy views are much cheaper than torch views, whose cost matters for one row.
     count = len(matrix[0])
     result = np.empty((*outer, count), np.float32)
     arguments = *matrix, x.contiguous().numpy().reshape(rows, width), result.reshape(rows, count)
@@ -104,7 +104,7 @@ def few_row_product(
 def _share(
     multiply: Callable[..., None], arguments: Sequence[Any], count: int, threads: int
 ) -> None:
-    """Let each thread compute the products with a part of a matrix of `count` rows."""
+    """Split the `count` rows of a matrix between threads."""
     borders = [count * part // threads for part in range(threads + 1)]
     others = [
         _threads(os.getpid()).submit(multiply, *arguments, start, stop)
@@ -119,7 +119,7 @@ _SCALES: WeakKeyDictionary[GGUFMatrix, NDArray[np.float32]] = WeakKeyDictionary(
 
 
 def _q8_0(matrix: GGUFMatrix) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Return the bytes of a matrix and the scales of its blocks, which are kept in float32."""
+    """Return the bytes of a matrix and the scales of its blocks, cached in float32."""
     if matrix not in _SCALES:
         halves = matrix.stored().view(matrix.count, -1, 34)[:, :, :2].contiguous()
         _SCALES[matrix] = halves.view(torch.float16).float()[:, :, 0].numpy()
@@ -128,7 +128,7 @@ def _q8_0(matrix: GGUFMatrix) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
 
 @cache
 def _threads(process: int) -> ThreadPoolExecutor:
-    """Return the threads of a process; a child that was forked has none of its parent's."""
+    """Return the thread pool of a process; a forked child cannot use its parent's threads."""
     return ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix=f"few-rows-{process}")
 
 

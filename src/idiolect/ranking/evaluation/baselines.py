@@ -1,7 +1,7 @@
 """Baselines: BM25, and exact search over embeddings.
 
-Both keep the collection in memory and search it exactly, so differences between systems are never
-differences between approximate indexes.
+Both keep the collection in memory and search it exactly, so differences between systems are not
+caused by approximate indexes.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class BM25:
         self._index.index(tokens, show_progress=False)
 
     def search(self, queries: Mapping[str, str], top_k: int = 100) -> Run:
-        """Return the k best documents of each query; only those that share a word with it."""
+        """Return the k best documents of each query; they share at least one word with it."""
         run: dict[str, dict[str, float]] = {}
         for query, text in queries.items():
             scores = self._all(text)
@@ -93,7 +93,7 @@ class Dense:
     Args:
         encoder: The encoder.
         documents: The text of each document. They are encoded on construction.
-        vectors: Their vectors, in the same order, where they are known already.
+        vectors: Their vectors, in the same order, if they are already known.
         progress: Show the progress of encoding.
         counts: Updated with all encoded texts. By default, truncated and empty texts are logged as
             a warning.

@@ -7,7 +7,7 @@ Three layouts are supported. They may be mixed, and each file may be gzipped:
     tables .csv, .tsv or .parquet with a header, such as query,docid,rating
 
 See `idiolect.ranking.evaluation.judgement_files` for the layouts of judgements and runs.
-Ids that one file names and another lacks are reported.
+Ids that occur in one file but are missing in another are reported.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class JudgedCollection:
     qrels: Qrels
     """The grade of each judged document, by query."""
     notes: tuple[str, ...] = ()
-    """Messages about what was left out."""
+    """Messages about parts that were left out."""
 
     @classmethod
     def load(cls, folder: str | Path, *, split: str = "test") -> JudgedCollection:
@@ -102,7 +102,7 @@ class JudgedCollection:
 
 
 def read_documents(path: str | Path) -> dict[str, str]:
-    """Read documents: the title and the text of each, joined as the index joins them.
+    """Read documents. Title and text are joined as in an index.
 
     A document with an empty text is kept, because published figures count it.
 

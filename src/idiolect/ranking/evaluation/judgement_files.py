@@ -9,8 +9,8 @@
                  these fields; judgements without a grade are matches, if there are two columns;
                  several documents are a list; JSON may be {query: {document: grade}}
 
-White space, tabs, commas or semicolons separate the columns. Each file may be gzipped. All faults
-of a file are reported at once.
+White space, tabs, commas or semicolons separate the columns. Each file may be gzipped. All errors
+of a file are reported together.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from idiolect.text.records import DEFAULT_LIMIT, IdReader, file_type, has_fields
 
 __all__ = ["read_qrels", "read_run", "write_run"]
 
-_SHOWN = 10  # faults in a message
-_SAMPLE = 100  # lines that decide what separates the columns
+_SHOWN = 10  # errors in a message
+_SAMPLE = 100  # lines that are used to detect the separator
 _NO_NUMBER = "is not a number"
-_WITH_COMMA = re.compile(r"\d+(?:,\d+)+")  # two ids, or a number, but hardly one id
+_WITH_COMMA = re.compile(r"\d+(?:,\d+)+")  # two ids, or a number, but rarely one id
 _QUOTED = re.compile(r'^"([^"]*)"$')
 _AMBIGUOUS = frozenset({"topic", "item", "key"})
-"""Names of columns that may as well be a query or an id."""
+"""Column names that can mean a query as well as an id."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ class _Layout:
     """The columns of a line without a header: positions of query, document and number."""
 
     columns: Mapping[int, tuple[int, int, int | None]]
-    """By number of columns; the number is None in matches."""
+    """Positions by number of columns; the last one is None if there are no grades."""
     usual: int
     matches: bool
-    """Whether a query and a document are enough."""
+    """Whether lines may have only a query and a document."""
     hint: str
 
 
@@ -103,8 +103,8 @@ def write_run(path: str | Path, run: Run, *, name: str = "idiolect") -> None:
     may find ties where there are none.
 
     Raises:
-        InputError: An id or the name is empty or cannot stand in a column of the format, or a
-            score is not finite.
+        InputError: An id or the name is empty or not valid in a column of the format, or a score is
+            not finite.
     """
     lines = []
     for query, scores in run.items():
@@ -126,14 +126,14 @@ def write_run(path: str | Path, run: Run, *, name: str = "idiolect") -> None:
 
 
 def _fits_column(text: object) -> bool:
-    """Whether a text is one column when it is read again."""
+    """Return whether a text is read back as one column."""
     if not isinstance(text, str) or text.split() != [text] or text[0] == "\ufeff":
         return False
     return "\x00" not in text and not any("\ud800" <= one <= "\udfff" for one in text)
 
 
 def _read(path: Path, layout: _Layout) -> dict[str, dict[str, float]]:
-    """Read a number for each query and document, and report all faults together."""
+    """Read a number for each query and document, and report all errors together."""
     table: dict[str, dict[str, float]] = {}
     faults: list[str] = []
     count = 0
@@ -162,7 +162,7 @@ def _read(path: Path, layout: _Layout) -> dict[str, dict[str, float]]:
 
 
 def _are_ranks(numbers: list[float]) -> bool:
-    """Whether a query's numbers are ranks: 1 to n, and not from n down to 1 as scores would be."""
+    """Return whether a query's numbers are ranks: 1 to n, but not descending, as scores are."""
     usual = list(range(1, len(numbers) + 1))
     return numbers == usual or (sorted(numbers) == usual and numbers != usual[::-1])
 
@@ -191,8 +191,8 @@ def _rows(path: Path, layout: _Layout) -> tuple[int, Iterator[tuple[str, _Row | 
     """Open a file.
 
     Returns:
-        The number of columns, or 0 if they have names; and the place of each row, with the row or
-        what is wrong with it.
+        The number of columns, or 0 if they have names; and for each row its place in the file, with
+        the row or an error message.
     """
     is_table = file_type(path) in (".csv", ".tsv")
     if has_fields(path) and not is_table:
@@ -217,14 +217,14 @@ def _rows(path: Path, layout: _Layout) -> tuple[int, Iterator[tuple[str, _Row | 
             f" {', '.join(cells)}",
             hint=layout.hint,
         )
-    # `1 0 d7` is rather a line of TREC without its last column than document 0.
+    # `1 0 d7` is more likely a TREC line without its last column than a line with document 0.
     cut = len(cells) == 3 and _is_trec(cells)
     size = layout.usual if cut or len(cells) not in layout.columns else len(cells)
     return size, _columns(path, separator, size, layout.columns[size])
 
 
 def _find_separator(lines: Sequence[str], kind: str, layout: _Layout) -> tuple[str | None, bool]:
-    """Find what separates the columns (None: white space), and whether the first is a header."""
+    """Detect the column separator (None: white space), and whether the first line is a header."""
     signs: list[str | None] = [sign for sign in ("\t", ",", ";", "|") if sign in lines[0]]
     if kind == ".csv":
         signs.sort(key=lambda sign: sign == "\t")
@@ -252,7 +252,7 @@ def _is_trec(cells: Sequence[str]) -> bool:
 def _split(line: str, separator: str | None) -> list[str]:
     if separator is None:
         return line.split()
-    if separator == "\t":  # a quote may begin a text here, unless another one ends it
+    if separator == "\t":  # a quote is part of the text, unless the cell also ends in one
         return [_QUOTED.sub(r"\1", cell.strip()) for cell in line.split("\t")]
     cells = next(csv.reader([line], delimiter=str(separator), skipinitialspace=True), [])
     return [cell.strip() for cell in cells]
@@ -315,9 +315,9 @@ def _records(
 def _record_rows(
     record: dict[str, Any], layout: _Layout, id_of: Callable[[dict[str, Any], str], str | None]
 ) -> list[_Row] | str:
-    """Return query, document and number of each judgement of a record, or which field is missing.
+    """Return query, document and number of each judgement of a record, or an error message.
 
-    A record may have a list of documents, or hold documents and their grades by query.
+    A record may have a list of documents, or map queries to documents and their grades.
     """
     if record and all(isinstance(value, dict) for value in record.values()):
         return [(query, doc, one) for query, of in record.items() for doc, one in of.items()]
@@ -342,7 +342,7 @@ def _record_rows(
 
 
 def _listed(value: object) -> list[Any] | None:
-    """Return a list of ids, which a table writes as JSON; None if a value is no list of ids."""
+    """Return a list of ids, which may be JSON text in a table; None if it is not a list of ids."""
     if isinstance(value, str) and value.startswith("[") and value.endswith("]"):
         try:
             value = json.loads(value)

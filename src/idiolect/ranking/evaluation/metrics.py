@@ -8,8 +8,8 @@
   "Alternatives to Bpref").
 - Documents are ranked by their scores in double precision; equal scores by descending id, as in
   `trec_eval`, so the order in which a system returned them does not matter. `trec_eval` itself
-  reads scores in single precision, and orders those that differ only beyond it by id.
-- Ids may hold any characters: `pytrec_eval` gets numbers in their place, and ranks as scores.
+  reads scores in single precision, and orders scores that are then equal by id.
+- Ids may contain any characters: `pytrec_eval` gets numbers instead of ids, and ranks as scores.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _LIBRARY = {
 _LARGEST_GAIN = 100_000
 """pytrec_eval allocates a counter for each integer up to the largest gain."""
 _LARGEST_EXPONENT = 20
-"""The largest grade with exponential gains; in larger ones, a step outweighs all lower grades."""
+"""Maximum grade with exponential gains; beyond it, lower grades would be negligible."""
 
 
 @dataclass(frozen=True)
@@ -204,12 +204,12 @@ def count_ids(ids: Iterable[str], what: str) -> tuple[str, ...]:
 def _numbered(
     known: Qrels, run: Run
 ) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]:
-    """Replace ids by numbers, and scores by ranks, which single precision keeps apart.
+    """Replace ids by numbers, and scores by ranks, which are distinct in single precision.
 
-    The library's C code ends the process at some characters of an id.
+    The library's C code terminates the process for some characters in an id.
 
     Returns:
-        The judgements and the answers to their queries; queries without answers are left out.
+        The judgements, and the results of judged queries; queries without results are left out.
     """
     judged, answers = {}, {}
     for number, (query, grades) in enumerate(known.items()):
@@ -285,7 +285,8 @@ def _checked(table: Any, name: str, what: str) -> dict[str, dict[str, float]]:
     """Return grades or scores as floats.
 
     Raises:
-        InputError: It is no dict of dicts, an id is no string, or a value is no finite number.
+        InputError: It is not a dict of dicts, an id is not a string, or a value is not a finite
+            number.
     """
     checked = {}
     rows = check_mapping(table, name, "a dict of dicts", f"read a file with read_{name}")

@@ -3,9 +3,9 @@
 - The paired bootstrap resamples queries with replacement. Its quantiles are a confidence interval
   of the mean difference (Efron 1979; in retrieval Sakai 2006, SIGIR, "Evaluating evaluation metrics
   based on the bootstrap").
-- The paired randomization test swaps the two values of a query at random. The p-value is how often
-  the difference is then at least as large (Fisher 1935; recommended for retrieval by Smucker et al.
-  2007, CIKM). It assumes nothing about the distribution of the values.
+- The paired randomization test swaps the two values of a query at random. The p-value is the share
+  of draws in which the difference is at least as large (Fisher 1935; recommended for retrieval by
+  Smucker et al. 2007, CIKM). It assumes nothing about the distribution of the values.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def compare(
 ) -> Comparison:
     """Compare two systems by the values of one metric, query by query.
 
-    A single query says nothing about others: its interval is its own difference, and p is 1.
+    With a single query, the interval is its own difference, and p is 1.
 
     Args:
         first: The value of each query, for the baseline.
@@ -94,7 +94,7 @@ def compare(
         lambda size: (rng.integers(2, size=(size, count), dtype=np.int8) * 2 - 1) @ gaps / count,
     )
     low, high = np.quantile(resampled, [0.025, 0.975])
-    # Floating-point sums depend on the order, so allow for rounding.
+    # Floating-point sums depend on their order, so allow for rounding errors.
     as_large = int((np.abs(swapped) >= abs(observed) - 1e-12).sum())
     return Comparison(
         queries=count,

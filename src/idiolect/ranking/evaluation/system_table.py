@@ -75,7 +75,7 @@ def write_per_query(path: str | Path, systems: Mapping[str, Evaluation]) -> None
         for query in result.per_query[names[0]]:
             values = (f"{result.per_query[name][query]:.6g}" for name in names)
             table.writerow([system, query, *values])
-    # An id may be text that UTF-8 cannot encode.
+    # An id may contain characters that UTF-8 cannot encode.
     write_atomic(Path(path), text.getvalue().encode(errors="backslashreplace"))
 
 

@@ -3,12 +3,12 @@
     <doc><docno>d1</docno> <title>…</title> <text>…</text></doc>
     <top><num>Number: 1 <title>… <desc>Description: …</top>
 
-The text of a document is that of its usual elements, such as `title`, `headline`, `text` and
-`body`; if it has none but a title, it is all that is not its id, date, author or source. The text
-of a topic is its title or query, or its description without one. An id may also be an attribute:
+The text of a document is that of its common elements, such as `title`, `headline`, `text` and
+`body`. If there are none except a title, it is everything except id, date, author and source. The
+text of a topic is its title or query, or else its description. An id may also be an attribute:
 `<topic number="1">`.
 
-Elements without an id or without an end are errors, which name their lines.
+Elements without an id or without an end tag are errors, which name their lines.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def read_elements(path: Path, element: Literal["doc", "top"]) -> Iterator[tuple[
         File and line, for messages; id; text. The text of a topic may be empty.
 
     Raises:
-        InputError: The file cannot be read, or elements have no id or no end; all are counted and
-            the first ones named.
+        InputError: The file cannot be read, or elements have no id or no end tag; the message
+            counts all and names the first ones.
     """
     faults = Skipped()
     text = "".join(read_all_lines(path, DEFAULT_LIMIT))
@@ -85,7 +85,7 @@ def read_elements(path: Path, element: Literal["doc", "top"]) -> Iterator[tuple[
 
 
 def _element(names: str) -> re.Pattern[str]:
-    """Match elements, which may lack their end: they end at the next tag then."""
+    """Match elements; one without an end tag ends at the next tag."""
     return re.compile(
         rf"<({names})(?:\s[^>]*)?>(?:(.*?)</\1\s*>|([^<]*))", re.IGNORECASE | re.DOTALL
     )
@@ -100,7 +100,7 @@ def _first(inside: str, names: str) -> str:
 
 
 def _document(inside: str) -> str:
-    """Return the text of a document: that of its usual elements, in their order."""
+    """Return the text of a document: that of its common elements, in their order."""
     parts = _parts(inside, f"{_TITLES}|{_TEXTS}")
     if not any(_parts(inside, _TEXTS)):
         titles = _parts(inside, _TITLES)

@@ -1,1 +1,1 @@
-"""Sequence networks over items: SASRec, BERT4Rec and GRU4Rec, trained by the one session."""
+"""Sequence networks over items, such as SASRec, BERT4Rec and GRU4Rec."""

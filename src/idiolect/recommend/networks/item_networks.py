@@ -1,15 +1,15 @@
-"""The networks over items: the one Transformer, the one recurrent network, and a user tower.
+"""The networks over items: Transformers, a recurrent network, and a user tower.
 
-Ids: 0 is padding, item i is i + 1, and the last row is BERT4Rec's mask. The output shares the
-item embedding.
+Ids: 0 is padding, item i has the id i + 1, and the last id is BERT4Rec's mask token. The output
+layer is tied to the item embedding.
 
     sasrec     2 causal layers of width 64, one head (Kang & McAuley 2018, 1808.09781)
     bert4rec   2 bidirectional layers of width 64, two heads (Sun et al. 2019, 1904.06690)
     gru4rec    1 GRU layer of width 100 (Hidasi et al. 2016, 1511.06939)
-    unisrec    SASRec over texts alone, 8 whitening experts, cosines (Hou et al. 2022, 2206.05941)
+    unisrec    SASRec over texts only, 8 whitening experts, cosine (Hou et al. 2022, 2206.05941)
     two-tower  means of the history through two layers (Covington et al. 2016)
 
-Each may read the vectors of the items' texts in place of the item embedding, or beside it.
+Each can use text embeddings of the items instead of the item embedding, or in addition to it.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ MAKERS: dict[str, Callable[[int, int], Network]] = {
     "unisrec": _sasrec,
     "two-tower": lambda items, length: UserTower(UserTowerConfig(items + 2)),
 }
-"""A function of the number of items and the longest history for each name."""
+"""By name, a function of the number of items and the maximum history length."""
 _EXPERTS = {"unisrec": 8}
 _TEMPERATURES = {"unisrec": 0.07}
 
@@ -96,11 +96,11 @@ def make_network(
 
     Args:
         name: One of `MAKERS`.
-        items: How many items there are.
-        max_length: The longest history that it reads.
+        items: Number of items.
+        max_length: Maximum history length.
         seed: Random seed of the weights.
-        vectors: The vectors of the items' texts, if they are read. Shape: (items, text width).
-        item_text: How they are read.
+        vectors: Text embeddings of the items, if they are used. Shape: (items, text width).
+        item_text: How they are used.
     """
     network = MAKERS[name](items, max_length)
     network.init_weights(seed)
@@ -131,7 +131,7 @@ def _init_as_published(network: RecurrentNetwork, seed: int) -> None:
         if parameter.dim() < 2:
             parameter.zero_()
             continue
-        # A layer's matrices hold those of its three gates.
+        # A layer's matrices contain those of its three gates.
         for gate in parameter.chunk(3 if name.startswith("layers.") else 1):
             bound = (6 / sum(gate.shape)) ** 0.5
             gate.uniform_(-bound, bound, generator=random)

@@ -1,15 +1,15 @@
-"""`TextItems`: an item embedding made of the vectors of the items' texts.
+"""`TextItems`: an item embedding that is computed from text embeddings.
 
-The vectors are those of an encoder; an adaptor maps them to the network's width. So an item that
-nobody has had has a place among the others. Two adaptors:
+The text embeddings are those of an encoder; an adaptor maps them to the network's width. So items
+without interactions (cold-start items) can be recommended, too. There are two adaptors:
 
     linear     one matrix
     experts    a mixture of parametric whitenings Σ gₖ(x)·(x − bₖ)Wₖ (UniSRec, Hou et al. 2022,
                2206.05941)
 
-`own` adds a vector that is learned for each item, zero at first: it stays zero for an item without
-training events. `trained` lets the vectors themselves learn, from where the encoder put them (as
-LLM2BERT4Rec, Harte et al. 2023, 2309.11379); that of an item without training events stays there.
+`own` adds a learned vector to each item. It is initialized to zero, and stays zero for items
+without training events. `trained` fine-tunes the text embeddings themselves (as LLM2BERT4Rec, Harte
+et al. 2023, 2309.11379); those of items without training events do not change.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ class WhiteningExperts(nn.Module):
         self.gate = nn.Parameter(torch.zeros(text_width, experts))
 
     def forward(self, texts: Tensor) -> Tensor:
-        """Sum up the experts by their gates; in training, noise lets all of them learn."""
+        """Return the gated sum of the experts; noise on the gates in training lets all learn."""
         logits = texts @ self.gate
         if self.training:
             logits = logits + torch.randn_like(logits) / logits.shape[1]
-        # (x − b)W = xW − bW: the product with the texts is one for all experts.
+        # (x − b)W = xW − bW: compute the product with the texts for all experts at once.
         mapped = torch.einsum("nt,etw->new", texts, self.maps)
         shifted = mapped - torch.einsum("et,etw->ew", self.means, self.maps)
         return torch.einsum("ne,new->nw", logits.softmax(1), shifted)
 
 
 class TextItems(nn.Module):
-    """Rows of items, in the place of an embedding: padding, the items, a mask.
+    """A replacement for the item embedding, with rows for padding, the items, and a mask.
 
     Args:
-        vectors: The vector of each item's text. Shape: (items, text width).
+        vectors: The text embedding of each item. Shape: (items, text width).
         width: The network's width.
-        own: Add a learned vector to each.
-        trained: Train the vectors.
-        experts: Whitening experts; 0 for one matrix.
-        temperature: What scores are divided by, if they are cosines; `None` for inner products.
+        own: Add a learned vector to each item.
+        trained: Train the text embeddings.
+        experts: Number of whitening experts; 0 for one matrix.
+        temperature: Score by cosine divided by this; `None` scores by inner product.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ def match(items: nn.Module, states: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         items: The network's item embedding.
-        states: What the network made of histories.
+        states: The network's hidden states of histories.
     """
     rows = items.weight
     assert isinstance(rows, Tensor)

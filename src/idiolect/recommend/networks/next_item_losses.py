@@ -1,7 +1,7 @@
 """Losses over a target and sampled negatives, as sums over targets.
 
-Shape: positive (targets,), negative and equal (targets, samples). `equal` marks samples that are
-the target itself, which are no negatives.
+Shape: positive (targets,), negative and equal (targets, samples). `equal` marks samples that equal
+the target, which are not used as negatives.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ __all__ = ["bpr_max", "gbce", "sampled_softmax"]
 def sampled_softmax(
     positive: Tensor, negative: Tensor, equal: Tensor, log_target: Tensor, log_sample: Tensor
 ) -> Tensor:
-    """Return the cross-entropy over the target and the samples, corrected by logQ.
+    """Return the cross-entropy over the target and the samples, with logQ correction.
 
-    Subtracting the logarithm of each item's probability in the sample makes it an estimate of the
-    full softmax (Bengio & Senécal 2008).
+    Subtracting the log sampling probability of each item makes it an estimate of the full softmax
+    (Bengio & Senécal 2008).
 
     Args:
         positive: Scores of the targets.
         negative: Scores of the samples.
         equal: Which samples are the target.
-        log_target: Log probability of each target in the sample. (targets,).
-        log_sample: That of each sample. (samples,).
+        log_target: Log sampling probability of each target. (targets,).
+        log_sample: Log sampling probability of each sample. (samples,).
     """
     corrected = (negative - log_sample).masked_fill(equal, float("-inf"))
     logits = torch.cat([(positive - log_target)[:, None], corrected], 1)
@@ -36,8 +36,8 @@ def sampled_softmax(
 def bpr_max(positive: Tensor, negative: Tensor, equal: Tensor, penalty: float = 1.0) -> Tensor:
     """Return −log Σ s·σ(r₊ − r₋) + λ Σ s·r₋², with s the softmax of the negatives.
 
-    BPR-max of GRU4Rec (Hidasi & Karatzoglou 2018, 1706.03847); the target is no part of the
-    softmax.
+    BPR-max of GRU4Rec (Hidasi & Karatzoglou 2018, 1706.03847). The softmax is over the negatives
+    only.
 
     Args:
         positive: Scores r₊ of the targets.
@@ -62,7 +62,7 @@ def gbce(
         positive: Scores of the targets.
         negative: Scores of the samples.
         equal: Which samples are the target.
-        items: How many items there are.
+        items: Number of items.
         calibration: t, from 0 (plain binary cross-entropy) to 1.
     """
     alpha = min(1.0, negative.shape[1] / max(1, items - 1))

@@ -1,4 +1,4 @@
-"""What sequence networks minimise: the next item at every place, or hidden items (BERT4Rec)."""
+"""Training objectives of sequence networks: next-item or masked-item prediction (BERT4Rec)."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from idiolect.training.objectives.objective import RowwiseObjective
 __all__ = ["NextItem", "windows"]
 
 _GRIDS = 8
-"""Grids of a batch in which most histories are short."""
+"""Number of parts into which a batch is split by length if most histories are short."""
 
 
 def windows(rows: Sequence[NDArray[np.int64]], length: int) -> list[NDArray[np.int64]]:
-    """Cut long histories into windows of `length` + 1 items, which share their first and last one.
+    """Split long histories into windows of at most `length` + 1 items.
 
-    A history of one item predicts nothing and is left out.
+    Consecutive windows overlap in one item. A history of one item has no target and is skipped.
     """
     cut = []
     for row in rows:
@@ -37,17 +37,17 @@ def windows(rows: Sequence[NDArray[np.int64]], length: int) -> list[NDArray[np.i
 
 
 class NextItem(RowwiseObjective):
-    """Predict the next item at every place, or items that are hidden.
+    """Predict the next item at every position, or masked items.
 
     Args:
         rows: Item numbers of each window.
-        counts: Training events of each item, the base of the sampling. (items,).
-        loss: Cross-entropy over all items, or a loss over samples.
-        hidden_share: Share of the items that are hidden (BERT4Rec); `None` predicts the next item.
-        samples: Negatives, shared by all targets of a micro-batch.
-        only_bought: Only items with training events are negatives, so that what texts say about
-            the others is not unlearned.
-        seed: Seed of what is hidden.
+        counts: Number of training events of each item, for sampling negatives. (items,).
+        loss: Cross-entropy over all items, or a loss over sampled negatives.
+        hidden_share: Share of items that are masked (BERT4Rec); `None` predicts the next item.
+        samples: Number of negatives, which all targets of a micro-batch share.
+        only_bought: Use only items with training events as negatives, so that the scores of
+            other items, which come from their texts, are not pushed down.
+        seed: Random seed of the masks.
     """
 
     def __init__(
@@ -63,16 +63,17 @@ class NextItem(RowwiseObjective):
     ) -> None:
         self.rows, self.items, self.name = rows, len(counts), loss
         self.hidden_share, self.samples, self.seed = hidden_share, samples, seed
-        # Between uniform and popular negatives (Mikolov et al. 2013 and GRU4Rec use such powers).
+        # A power of popularity, between uniform and proportional sampling (as in Mikolov et al.
+        # 2013 and GRU4Rec).
         share = torch.from_numpy(np.maximum(counts, 1e-3).astype(np.float64) ** 0.5)
         if only_bought:
             share[torch.from_numpy(counts == 0)] = 0
         self._probability = (share / share.sum()).float()
-        """Probability of each item as a negative. (items,)."""
+        """Sampling probability of each item as a negative. (items,)."""
         self._negatives = torch.from_numpy(np.flatnonzero(counts)) if only_bought else None
 
     def prepare(self, rows: EpochSample) -> Batch:
-        """Pad the rows of a step; hide items, if that is the task."""
+        """Pad the rows of a step; mask items if that is the task."""
         chosen = [self.rows[number] + 1 for number in rows.sources]
         if self.hidden_share is None:
             ids, mask = pad_rows([row[:-1] for row in chosen])
@@ -85,8 +86,8 @@ class NextItem(RowwiseObjective):
         ids, mask = pad_rows(chosen)
         rng = np.random.default_rng([self.seed, rows.epoch, *rows.sources[:1]])
         hidden = torch.from_numpy(rng.random(tuple(ids.shape)) < self.hidden_share)
-        # A tenth of the rows hide only the last item, which is what the model is asked later; a row
-        # in which nothing is hidden does so too.
+        # In a tenth of the rows, only the last item is masked, as at inference; also in rows in
+        # which no item would be masked.
         ends = mask.sum(1) - 1
         last = torch.arange(ids.shape[1]) == ends[:, None]
         only_last = torch.from_numpy(rng.random(len(ids)) < 0.1) | ~(hidden & (mask > 0)).any(1)
@@ -121,7 +122,7 @@ class NextItem(RowwiseObjective):
 
 
 def _predicting_states(network: Network, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Return the states at the places that predict, and what they should predict.
+    """Return the hidden states at the positions with a target, and the targets.
 
     Shape: (targets, width) and (targets,).
     """
@@ -129,9 +130,9 @@ def _predicting_states(network: Network, batch: Batch) -> tuple[Tensor, Tensor]:
     if network.kind != "causal":
         output: Output = network(batch.input_ids, batch.attention_mask, return_logits=False)
         return output.hidden_states[batch.predicted], batch.labels[batch.predicted]
-    # Padding is at the end, where no real place of a causal network sees it. Without the mask, the
-    # batch is a grid instead of a loop over histories. Where most histories are short, those of
-    # like lengths have a grid of their own, or most of one grid would be padding.
+    # Padding is at the end, where a causal network cannot attend to it, so no mask is needed, and
+    # the batch is computed as one padded tensor instead of one history after another. If most
+    # histories are short, split the batch by length to reduce padding.
     lengths = batch.attention_mask.sum(1)
     alike = 2 * float(lengths.float().mean()) > batch.input_ids.shape[1]
     hidden, targets = [], []

@@ -28,29 +28,29 @@ __all__ = [
 ]
 
 _SIZES = "idiolect.sizes"
-"""Items and longest history, beside the weights."""
+"""Name of the array with the number of items and the maximum history length."""
 _VECTORS, _OWN = "tokens.vectors", "tokens.own"
-"""The weights of a network that reads texts."""
+"""Names of weights of a network that uses text embeddings."""
 
 
 class SequenceScorer(VectorScorer):
-    """The state after a history, multiplied with the embedding of each item.
+    """Scores are inner products of the hidden state after a history and the item embeddings.
 
     Args:
         network: The network.
-        items: How many items there are.
-        max_length: The longest history; of a longer one, the last items are read.
+        items: Number of items.
+        max_length: Maximum history length; only the last items of a longer history are used.
     """
 
     hides: ClassVar[bool] = False
-    """Whether a mask stands where the next item is predicted."""
+    """Whether a mask token is appended to the history to predict the next item (BERT4Rec)."""
 
     def __init__(self, network: Network, items: int, max_length: int) -> None:
         self.network, self.items, self.max_length = network.eval(), items, max_length
 
     @classmethod
     def fit(cls, histories: Histories) -> Self:
-        """Refuse: networks are trained in a run's folder."""
+        """Raise an error: networks are trained by `train_network`."""
         raise InputError("a network is trained in a folder", hint="use train_recommender")
 
     def user_vectors(self, contexts: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
@@ -70,7 +70,7 @@ class SequenceScorer(VectorScorer):
         return states.numpy()
 
     def item_vectors(self) -> NDArray[np.float32]:
-        """Return the rows of the items."""
+        """Return the item embeddings."""
         with torch.inference_mode():
             _, rows = match(self.network.tokens, torch.zeros(1, self.network.config.hidden_size))
             return rows[1 : self.items + 1].detach().numpy()
@@ -82,10 +82,10 @@ class SequenceScorer(VectorScorer):
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Self:
-        """Make a network of its weights.
+        """Create a network from its weights.
 
         Raises:
-            ValueError: They are of another network.
+            ValueError: The weights are those of another network.
         """
         items, length = map(int, arrays[_SIZES])
         vectors = arrays.get(_VECTORS)
@@ -117,20 +117,20 @@ class Gru4Rec(SequenceScorer):
 
 
 class Bert4Rec(SequenceScorer):
-    """A bidirectional Transformer that fills in hidden items."""
+    """A bidirectional Transformer that predicts masked items."""
 
     name: ClassVar[str] = "bert4rec"
     hides: ClassVar[bool] = True
 
 
 class UniSRec(SequenceScorer):
-    """A causal Transformer over the items' texts alone."""
+    """A causal Transformer over text embeddings of items, without item embeddings."""
 
     name: ClassVar[str] = "unisrec"
 
 
 class TwoTowerItems(SequenceScorer):
-    """A user tower beside the item embedding."""
+    """A two-tower model: a user tower and the item embedding."""
 
     name: ClassVar[str] = "two-tower"
 

@@ -1,9 +1,9 @@
-"""GRU4Rec as published: sessions side by side, one step of history, negatives of the batch.
+"""GRU4Rec as published: session-parallel mini-batches with in-batch negatives.
 
-Each row of a batch reads one session, one item a step; where a session ends, the next one begins in
-its row with a state of zeros. Gradients reach one step back. The negatives of a row are the targets
-of the other rows, and samples by popularity (Hidasi et al. 2016, 1511.06939; Hidasi & Karatzoglou
-2018, 1706.03847).
+Each row of a batch reads one session, one item per step. When a session ends, the next one starts
+in its row with a zero state. Gradients are truncated after one step. The negatives of a row are the
+targets of the other rows, and samples by popularity (Hidasi et al. 2016, 1511.06939; Hidasi &
+Karatzoglou 2018, 1706.03847).
 
     step     1   2   3   4   5
     row 0    a₁  a₂  a₃  d₁  d₂
@@ -35,9 +35,9 @@ from idiolect.training.objectives.objective import StepBatch, StepContext, Whole
 __all__ = ["SessionBatch", "SessionParallel", "SessionStep", "SessionSteps"]
 
 _ALPHA = 0.5
-"""Samples are drawn by popularity to this power."""
+"""Negatives are sampled in proportion to popularity raised to this power."""
 _ELU = 0.5
-"""Scores below zero end at −ELU in BPR-max."""
+"""Lower bound of negative scores in BPR-max is −ELU."""
 
 
 @dataclass(frozen=True)
@@ -47,27 +47,27 @@ class SessionStep:
     items: NDArray[np.int64]
     targets: NDArray[np.int64]
     starts: NDArray[np.bool_]
-    """Rows in which a session begins. Shape of all three: (rows,)."""
+    """True for rows in which a session starts. Shape of all three: (rows,)."""
     sources: list[int]
     """Numbers of the sessions."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SessionBatch(Batch):
-    """One item of each row, and whether a session begins with it."""
+    """One item of each row, and whether a session starts with it."""
 
     starts: Tensor
     """(rows,), bool."""
 
 
 class SessionSteps:
-    """An endless stream of steps; each epoch's order of sessions follows from seed and epoch.
+    """An endless stream of steps; seed and epoch determine the order of sessions.
 
-    An epoch ends when no session is left to begin; those that are then open are not finished.
+    An epoch ends when a row has no next session; sessions that are then open are not finished.
 
     Args:
-        sessions: Item numbers of each session; those of one item are left out.
-        rows: Sessions side by side.
+        sessions: Item numbers of each session; sessions of one item are skipped.
+        rows: Number of parallel sessions.
         seed: Random seed of the order.
 
     Raises:
@@ -84,7 +84,7 @@ class SessionSteps:
         self.epoch, self.place = 0, 0
         self._grid = self._arrange(0)
         self.steps = self._grid.shape[1]
-        """Steps in the first epoch; others have about as many."""
+        """Number of steps in the first epoch; others have about as many."""
 
     def take(self) -> SessionStep:
         """Return the next step."""
@@ -98,7 +98,7 @@ class SessionSteps:
         return SessionStep(items, targets, position == 0, session.tolist())
 
     def state(self) -> dict[str, Any]:
-        """Return what `restore` takes."""
+        """Return the position, for `restore`."""
         return {"epoch": self.epoch, "place": self.place}
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -115,7 +115,7 @@ class SessionSteps:
             step, row = heapq.heappop(free)
             begun[row].append(session)
             heapq.heappush(free, (step + len(self.sessions[session]) - 1, row))
-        steps = free[0][0]  # the first row that is left without a session
+        steps = free[0][0]  # when the first row has no next session
         grid = np.empty((self.rows, steps, 2), np.int64)
         for row, own in enumerate(begun):
             lengths = [len(self.sessions[session]) - 1 for session in own]
@@ -128,9 +128,9 @@ class SessionParallel(WholeBatchObjective):
     """Predict the next item of each row, against the other rows' targets and samples.
 
     Args:
-        counts: Training events of each item. (items,).
-        loss: `cross-entropy` (with logQ) or `bpr-max`.
-        samples: Negatives besides those of the batch.
+        counts: Number of training events of each item. (items,).
+        loss: `cross-entropy` (with logQ correction) or `bpr-max`.
+        samples: Number of negatives in addition to those in the batch.
         penalty: λ of BPR-max.
     """
 
@@ -154,7 +154,7 @@ class SessionParallel(WholeBatchObjective):
         self._carried: dict[str, Tensor] = {}
 
     def prepare(self, rows: SessionStep) -> SessionBatch:
-        """Make a batch of one item a row."""
+        """Make a batch of one item per row."""
         ids = torch.from_numpy(rows.items + 1)[:, None]
         return SessionBatch(
             input_ids=ids,
@@ -180,13 +180,13 @@ class SessionParallel(WholeBatchObjective):
         return self.compare(network, output.hidden_states[:, 0], batch.labels[:, 0] - 1, sampled)
 
     def compare(self, network: Network, hidden: Tensor, targets: Tensor, sampled: Tensor) -> Tensor:
-        """Return the loss of states, given the samples.
+        """Return the loss of hidden states, given sampled negatives.
 
         Shape: hidden (rows, width), targets (rows,), sampled (samples,), items by their numbers.
         """
         states, rows = match(network.tokens, hidden)
         scores = states @ rows[torch.cat([targets, sampled]) + 1].t()
-        # Only a row's own target is no negative, as published; another row may have the same one.
+        # As published, only a row's own target is excluded, even if another row has the same one.
         own = torch.zeros_like(scores, dtype=torch.bool)
         own.fill_diagonal_(True)
         if self.name == "bpr-max":
@@ -197,11 +197,11 @@ class SessionParallel(WholeBatchObjective):
         return sampled_softmax(scores.diagonal(), scores, own, log[targets], logs)
 
     def carried(self) -> dict[str, Tensor]:
-        """Return the states of the rows."""
+        """Return the recurrent states of the rows."""
         return self._carried
 
     def restore_carried(self, carried: Mapping[str, Tensor]) -> None:
-        """Return to earlier states."""
+        """Restore saved recurrent states."""
         self._carried = dict(carried)
 
     def accumulate(self, batch: StepBatch, step: StepContext) -> float:

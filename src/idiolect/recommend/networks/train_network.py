@@ -1,4 +1,4 @@
-"""Train a sequence network in the one session: resumable, with progress and safety checks."""
+"""Train a sequence network in a `TrainingSession`: resumable, with progress and safety checks."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ from idiolect.training.training_config import TrainingConfig
 __all__ = ["train_network"]
 
 _FULL = 5_000
-"""Items up to which the default loss scores all of them."""
+"""Maximum number of items for which the default loss is the full cross-entropy."""
 _MAX_LENGTH = 50
 _SAVE_STEPS = 1000
 _EVAL_STEPS = 20
-"""Steps from one evaluation to the next, where an epoch has fewer."""
+"""Minimum number of steps between evaluations, if an epoch has fewer."""
 _VALIDATION_CASES = 4_000
-"""Validation cases that an evaluation takes at most."""
+"""Maximum number of validation cases per evaluation."""
 _PATIENCE = 10
-"""Evaluations without a better one after which training ends."""
+"""Training stops after this many evaluations without improvement."""
 _MAX_EPOCHS = 200
-"""Epochs after which training ends in any case, unless their number is given."""
+"""Default maximum number of epochs."""
 
 
 @dataclass(frozen=True)
 class _Recipe:
     learning_rate: float
     hidden_share: float | None = None
-    """Share of hidden items; `None` predicts the next one."""
+    """Share of masked items; `None` predicts the next item."""
     item_text: ItemText | None = None
-    """What the network cannot do without."""
+    """The required use of text embeddings, if any."""
 
 
 _RECIPES = {
@@ -63,7 +63,7 @@ _RECIPES = {
 
 @dataclass
 class _ItemModel:
-    """What the session trains: a network without a tokenizer."""
+    """The model of the session: a network without a tokenizer."""
 
     network: Network
 
@@ -82,25 +82,26 @@ def train_network(
 ) -> SequenceScorer:
     """Train a network on the training events of a split.
 
-    The learning rate is constant, and falls along a cosine where the number of epochs is given.
-    After each epoch, nDCG@10 of at most 4,000 validation cases is measured. Training stops after
-    ten epochs without a higher one, and the network has the weights of the highest. `metrics.jsonl`
-    has the measurements, as their distance from 1 (`validation_loss`).
+    The learning rate is constant, or decays along a cosine if the number of epochs is given. After
+    each epoch, nDCG@10 is measured on at most 4,000 validation cases. Training stops after ten
+    evaluations without improvement, and the best weights are restored. `metrics.jsonl` has the
+    measurements as 1 − nDCG@10 (`validation_loss`).
 
     Args:
         name: `sasrec`, `gru4rec`, `bert4rec`, `unisrec` or `two-tower`.
-        parts: The split; its training events are learned, and its validation cases end training.
+        parts: The split: training events, and validation cases for early stopping.
         folder: The run's folder.
-        vectors: The vectors of the items' texts. Shape: (items, text width).
-        item_text: How they are read; by default not at all, but `unisrec` reads nothing else.
+        vectors: Text embeddings of the items. Shape: (items, text width).
+        item_text: How text embeddings are used; by default not at all, except for `unisrec`, which
+            requires `alone`.
         loss: By default cross-entropy over all items, or sampled softmax if there are many.
-        session_parallel: Read sessions side by side, as published for `gru4rec`, with the losses
-            `cross-entropy` and `bpr-max`; see `SessionParallel`.
-        epochs: Passes over the histories at most; by default 200.
+        session_parallel: Use session-parallel mini-batches, as published for `gru4rec`, with the
+            loss `cross-entropy` or `bpr-max`; see `SessionParallel`.
+        epochs: Maximum number of epochs; by default 200.
         seed: Random seed.
 
     Raises:
-        ConfigError: The loss or the order of reading does not fit the network.
+        ConfigError: The loss or `session_parallel` is not supported by the network.
         InputError: No user has two training events.
         CheckpointError: The folder holds another run.
         TrainingError: The loss explodes.
@@ -143,7 +144,7 @@ def train_network(
         if session_parallel
         else ShuffledEpochs(len(rows), rows=batch_size, seed=seed)
     )
-    # The network is new: no row is a published one that has to stay.
+    # The network is new: there are no published rows to freeze.
     session = TrainingSession(
         _ItemModel(network),
         out=folder,
@@ -172,7 +173,7 @@ def train_network(
 def _config(
     recipe: _Recipe, batch_size: int, steps: int, *, epochs: int | None, seed: int
 ) -> TrainingConfig:
-    """Return how a network trains whose epoch has some number of steps."""
+    """Return the training settings; `steps` is the number of steps per epoch."""
     return TrainingConfig(
         batch_size=batch_size,
         learning_rate=recipe.learning_rate,
@@ -189,12 +190,12 @@ def _config(
 
 
 def _report(name: str, session: TrainingSession, steps: int) -> None:
-    """Say which epoch was best, and whether training ended there only because it had to.
+    """Print which epoch was best, and whether it was the last, so that more may be better.
 
     Args:
-        name: The network.
-        session: A session that has trained.
-        steps: Steps of an epoch.
+        name: The name of the network.
+        session: The finished session.
+        steps: Steps per epoch.
     """
     losses, every = session.validation_losses, session.config.eval_steps
     best = losses.index(min(losses))
@@ -206,7 +207,7 @@ def _report(name: str, session: TrainingSession, steps: int) -> None:
 
 
 def _validator(scorer: SequenceScorer, parts: Split) -> Callable[[], float]:
-    """Return what measures how far the network's nDCG@10 on validation is from 1."""
+    """Return a function that computes 1 − nDCG@10 on the validation cases."""
     cases = parts.valid.some(_VALIDATION_CASES)
     counts, exclude_seen = parts.train.counts, parts.train.repeats_are_rare
 

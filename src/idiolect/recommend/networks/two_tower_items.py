@@ -1,9 +1,9 @@
-"""`UserTower`: the user's side of a two-tower model over items, for large catalogues.
+"""`UserTower`: the user tower of a two-tower model over items, for large catalogues.
 
-The user is the mean of the items of the history, once with equal weights and once with late items
-counting most, through two layers (Covington et al. 2016, "Deep neural networks for YouTube
-recommendations"). The item's side is the item embedding, with or without texts. No place depends on
-the order of the others, so a user's vector can be brought up to date with each event.
+Two means of the item embeddings in the history, one with equal weights and one with decaying
+weights for older events, go through two layers (Covington et al. 2016, "Deep neural networks for
+YouTube recommendations"). The item tower is the item embedding, with or without texts. Both means
+can be updated incrementally with each event.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ class UserTowerConfig:
     """Sizes of a user tower."""
 
     vocab_size: int
-    """Padding, items, and a mask."""
+    """Number of ids: padding, items, and a mask."""
     hidden_size: int = 64
     dropout: float = 0.1
     pad_token_id: int | None = 0
 
 
 class UserTower(Network):
-    """Means of the items up to each place, through two layers."""
+    """Two layers over means of the items up to each position."""
 
     config: UserTowerConfig
 
@@ -53,7 +53,7 @@ class UserTower(Network):
 
     @property
     def kind(self) -> NetworkKind:
-        """A place sees those before it."""
+        """Causal: a position depends only on itself and earlier ones."""
         return "causal"
 
     @property
@@ -68,12 +68,12 @@ class UserTower(Network):
 
     @property
     def has_dropout(self) -> bool:
-        """Whether two passes may differ."""
+        """Whether two passes in training mode may differ."""
         return self.config.dropout > 0
 
     @torch.no_grad()
     def init_weights(self, seed: int) -> None:
-        """Initialize the items as SASRec's, and the layers as PyTorch does."""
+        """Initialize item embeddings as in SASRec, and layers with PyTorch's default."""
         with torch.random.fork_rng([]):
             torch.manual_seed(seed)
             for module in self.modules():
@@ -86,7 +86,7 @@ class UserTower(Network):
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, *, return_logits: bool = True
     ) -> Output:
-        """Return the user after each place; see `Network.forward`."""
+        """Return the user vector after each position; see `Network.forward`."""
         self.check_ids(input_ids)
         x: Tensor = self.tokens(input_ids)
         places = torch.arange(x.shape[1], device=x.device)
@@ -106,5 +106,5 @@ class UserTower(Network):
         *,
         bidirectional: bool = False,
     ) -> Tensor:
-        """Return the users; see `Network.text_states`."""
+        """Return the user vectors; see `Network.text_states`."""
         return self.forward(input_ids, attention_mask).hidden_states

@@ -17,14 +17,14 @@ from idiolect.recommend.splits import Cases
 __all__ = ["Blend", "normalised"]
 
 _CASES, _MOST_CASES = 1024, 4096
-"""Validation cases that choose the weights: the first, or more as far as memory allows."""
+"""Number of validation cases for choosing weights: minimum, and maximum if memory allows."""
 _SCORES = 1 << 25
-"""Scores of a part that memory allows: 128 MiB."""
+"""Maximum number of scores of a part in memory: 128 MiB."""
 _ROUNDS = 20
 
 
 class Blend(ItemScorer):
-    """Sums up scores that are scaled within each history to mean 0 and deviation 1.
+    """A weighted sum of scores that are standardized within each history.
 
     Args:
         parts: The recommenders, by name.
@@ -38,7 +38,7 @@ class Blend(ItemScorer):
 
     @classmethod
     def fit(cls, histories: Histories) -> Self:
-        """Refuse: it is made of fitted recommenders."""
+        """Raise an error: it is built from fitted recommenders."""
         raise InputError("a blend needs fitted recommenders", hint="use Blend.chosen_on")
 
     @classmethod
@@ -47,13 +47,13 @@ class Blend(ItemScorer):
     ) -> Self:
         """Choose weights by nDCG@10 on validation cases.
 
-        Ensemble selection (Caruana et al. 2004): again and again, the recommender is added that
-        makes the sum best, also one that is in it already. The best of these sums is taken; so the
-        result is never worse there than the best recommender alone.
+        Ensemble selection (Caruana et al. 2004): in each round, add the recommender that improves
+        the sum most, with replacement. The best sum of all rounds is used, so on these cases the
+        result is never worse than the best single recommender.
 
         Args:
             parts: Fitted recommenders, by name.
-            valid: Validation cases; a random part of them if there are many.
+            valid: Validation cases; a random sample is used if there are many.
             exclude_seen: As in the evaluation.
 
         Raises:
@@ -106,12 +106,12 @@ class Blend(ItemScorer):
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Self:
-        """Refuse: the classes of the parts are known to `Recommender`."""
+        """Raise an error: only `Recommender` knows the classes of the parts."""
         raise InputError("a blend is loaded with its parts", hint="use Recommender.load")
 
 
 def normalised(scores: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Scale each row to mean 0 and deviation 1; a row of equal scores becomes 0."""
+    """Scale each row to mean 0 and standard deviation 1; a row of equal scores becomes 0."""
     centred = scores - scores.mean(1, keepdims=True)
     deviation = centred.std(1, keepdims=True)
     scaled: NDArray[np.float32] = centred / np.where(deviation > 0, deviation, 1)

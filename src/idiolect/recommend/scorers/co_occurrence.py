@@ -1,10 +1,10 @@
-"""Recommenders that count which items occur together: no gradients, and hard to beat.
+"""Co-occurrence recommenders: strong baselines that are trained without gradient descent.
 
-    transitions   which items follow an item, near ones more (Markov chain with decay), or only the
-                  last one (first order)
-    item-knn      cosine of the users of two items (Sarwar et al. 2001)
-    session-knn   items of the most similar histories, recent ones more (V-SkNN, Ludewig & Jannach
-                  2018)
+    transitions   which items follow an item, weighted by decreasing distance (Markov chain with
+                  decay), or only directly after the last item (first order)
+    item-knn      cosine of the user sets of two items (Sarwar et al. 2001)
+    session-knn   items of the most similar histories, weighted by recency (V-SkNN, Ludewig &
+                  Jannach 2018)
     ease          the linear item-to-item model in closed form (Steck 2019, 1905.03375)
 
 The first three are sparse matrices between items; EASE is a dense one.
@@ -35,9 +35,9 @@ __all__ = [
 ]
 
 _ITEMS_AT_ONCE = 16_384
-"""Items whose neighbours are found at once."""
+"""Items per block when neighbours are computed."""
 _MAX_DENSE = 20_000
-"""Items up to which EASE is computed: its matrix has the square of their number."""
+"""Maximum number of items for EASE, whose dense matrix has items² elements."""
 
 
 def interaction_matrix(
@@ -49,8 +49,8 @@ def interaction_matrix(
 
     Args:
         contexts: Item numbers, oldest first.
-        items: How many items there are.
-        decay: Weight of an event relative to the one after it; an item's last event counts.
+        items: Number of items.
+        decay: Weight of an event relative to the next one; only the last event of an item counts.
     """
     lengths = np.array([len(context) for context in contexts], np.int64)
     columns = np.concatenate([*contexts, np.zeros(0, np.int64)]).astype(np.int64)
@@ -67,7 +67,7 @@ def _matrix(
 ) -> sparse.csr_matrix:
     rows = np.repeat(np.arange(len(lengths)), lengths)
     ages = np.repeat(np.cumsum(lengths), lengths) - 1 - np.arange(len(columns))
-    # The last event of an item is the first in reverse order.
+    # The last event of an item is its first one in reverse order.
     _, last = np.unique((rows * items + columns)[::-1], return_index=True)
     kept = len(columns) - 1 - last
     weights = np.power(decay, ages[kept], dtype=np.float32)
@@ -77,7 +77,7 @@ def _matrix(
 
 
 class _ItemMatrix(ItemScorer):
-    """Scores are the sum, over the events of a history, of a row of a sparse matrix."""
+    """Scores are sums of sparse matrix rows, one for each event of a history."""
 
     decay: ClassVar[float]
     """Weight of an event relative to the one after it."""
@@ -86,7 +86,7 @@ class _ItemMatrix(ItemScorer):
         self.matrix = matrix
 
     def score(self, contexts: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
-        """Sum up the rows of the items in each history."""
+        """Sum the rows of the items in each history."""
         history = interaction_matrix(contexts, self.matrix.shape[0], self.decay)
         scores: NDArray[np.float32] = (history @ self.matrix).toarray()
         return scores
@@ -99,7 +99,7 @@ class _ItemMatrix(ItemScorer):
         *,
         exclude_seen: bool,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Find the items with the highest scores, and fill up with the first in the order."""
+        """Find the items with the highest scores, and fill up with the first items of `order`."""
         history = interaction_matrix(contexts, len(order), self.decay)
         hidden = history if exclude_seen else None
         numbers, scores = largest_of_product(
@@ -114,29 +114,29 @@ class _ItemMatrix(ItemScorer):
         return numbers, scores
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
-        """Return the parts of the matrix."""
+        """Return the arrays of the sparse matrix."""
         names = ("data", "indices", "indptr")
         return {name: getattr(self.matrix, name) for name in names}
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Self:
-        """Make a scorer of the parts of its matrix."""
+        """Create a scorer from the arrays of its matrix."""
         size = len(arrays["indptr"]) - 1
         parts = (arrays["data"], arrays["indices"], arrays["indptr"])
         return cls(sparse.csr_matrix(parts, (size, size)))
 
 
 class Transitions(_ItemMatrix):
-    """Which items come after an item: 1 / distance for each pair of events, in both histories.
+    """Transition weights between items: the sum of 1 / distance over pairs of events.
 
-    A row is divided by the root of its item's number of events, so that frequent items of a
-    history do not outweigh the others.
+    In scoring, the events of a history are weighted by `decay`. A row is divided by the square root
+    of its item's number of events, so that frequent items do not dominate.
     """
 
     name: ClassVar[str] = "transitions"
     decay: ClassVar[float] = 0.7
     reach: ClassVar[int] = 10
-    """Greatest distance of two events."""
+    """Maximum distance of two events."""
 
     @classmethod
     def fit(cls, histories: Histories) -> Self:
@@ -153,7 +153,7 @@ class Transitions(_ItemMatrix):
 
 
 class FirstOrderTransitions(Transitions):
-    """Which items come directly after the last item: a Markov chain of the first order."""
+    """A first-order Markov chain: which items come directly after the last item."""
 
     name: ClassVar[str] = "transitions-first-order"
     decay: ClassVar[float] = 0.0
@@ -161,18 +161,18 @@ class FirstOrderTransitions(Transitions):
 
 
 class ItemKnn(_ItemMatrix):
-    """Cosine of the sets of users of two items, the 200 nearest of each item."""
+    """Cosine similarity of the user sets of two items, with the 200 nearest items of each."""
 
     name: ClassVar[str] = "item-knn"
     decay: ClassVar[float] = 0.9
     neighbours: ClassVar[int] = 200
-    """Neighbours of each item that are kept."""
+    """Number of neighbours of each item."""
     shrinkage: ClassVar[float] = 10.0
-    """Added to the product of lengths, so that two rare items are not neighbours by accident."""
+    """Added to the product of lengths, so that rare items are not neighbours by chance."""
 
     @classmethod
     def fit(cls, histories: Histories) -> Self:
-        """Multiply the matrix of users and items with itself, a block of items at a time."""
+        """Compute cosines from the user-item matrix, one block of items at a time."""
         users = _matrix_of(histories)
         lengths = np.sqrt(np.asarray(users.sum(0)).ravel())
         items, own = sparse.csr_matrix(users.T), sparse.eye_array(users.shape[1], format="csr")
@@ -189,14 +189,14 @@ class ItemKnn(_ItemMatrix):
                 ranked=False,
             )
             blocks.append(_as_matrix(numbers, values, users.shape[1]))
-        # A row of the result belongs to an item of the history, a column to a candidate.
+        # Rows of the result are items of the history, columns are candidates.
         return cls(sparse.csr_matrix(sparse.vstack(blocks).T))
 
 
 def _as_matrix(
     numbers: NDArray[np.int64], values: NDArray[np.float32], columns: int
 ) -> sparse.csr_matrix:
-    """Make a matrix of the columns of each row and their values; −1 is no column."""
+    """Create a sparse matrix from the column numbers and values of each row; −1 is skipped."""
     kept = numbers >= 0
     starts = np.concatenate([[0], np.cumsum(kept.sum(1))])
     return sparse.csr_matrix((values[kept], numbers[kept], starts), (len(numbers), columns))
@@ -207,7 +207,7 @@ class SessionKnn(ItemScorer):
 
     name: ClassVar[str] = "session-knn"
     neighbours: ClassVar[int] = 100
-    """Histories that vote."""
+    """Number of neighbour histories."""
 
     def __init__(self, matrix: sparse.csr_matrix) -> None:
         self.matrix = matrix
@@ -217,15 +217,15 @@ class SessionKnn(ItemScorer):
 
     @classmethod
     def fit(cls, histories: Histories) -> Self:
-        """Keep the training histories."""
+        """Store the training histories."""
         return cls(_matrix_of(histories))
 
     def score(self, contexts: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
-        """Find similar histories, the last items of a history counting most, and let them vote."""
+        """Find similar histories, with higher weights for recent items, and sum their items."""
         asked = interaction_matrix(contexts, self.matrix.shape[1], 0.8)
         near = largest_of_product(asked, self._items, self.neighbours, ranked=False)
         best = _as_matrix(*near, self.matrix.shape[0])
-        # An item that few histories hold tells more about the next one than a popular item.
+        # A rare item is more informative about the next item than a popular one.
         votes = np.asarray(self.matrix.sum(0)).ravel()
         idf = np.log((1 + self.matrix.shape[0]) / (1 + votes)).astype(np.float32)
         scores: NDArray[np.float32] = (best @ self.matrix).toarray() * idf
@@ -238,7 +238,7 @@ class SessionKnn(ItemScorer):
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Self:
-        """Make a scorer of the histories."""
+        """Create a scorer from the histories."""
         shape = (len(arrays["indptr"]) - 1, int(arrays["items"][0]))
         ones = np.ones(len(arrays["indices"]), np.float32)
         return cls(sparse.csr_matrix((ones, arrays["indices"], arrays["indptr"]), shape))
@@ -256,7 +256,7 @@ class Ease(ItemScorer):
 
     @classmethod
     def fit(cls, histories: Histories) -> Self:
-        """Invert the matrix of co-occurrences.
+        """Invert the regularized co-occurrence matrix.
 
         Raises:
             InputError: There are too many items for a dense matrix.
@@ -273,7 +273,7 @@ class Ease(ItemScorer):
         return cls(_zero_diagonal_weights(_inverse(gram)))
 
     def score(self, contexts: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
-        """Multiply each history with the weights."""
+        """Multiply each history by the weights."""
         history = interaction_matrix(contexts, len(self.weights))
         return np.ascontiguousarray(history @ self.weights)
 
@@ -283,7 +283,7 @@ class Ease(ItemScorer):
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Self:
-        """Make a scorer of its weights."""
+        """Create a scorer from its weights."""
         return cls(arrays["weights"].astype(np.float32, copy=False))
 
 

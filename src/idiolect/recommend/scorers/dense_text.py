@@ -1,4 +1,4 @@
-"""`DenseText`: an encoder's vectors of the items' texts; it also recommends what nobody has had."""
+"""`DenseText`: similarity of text embeddings; it can recommend items without interactions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["DenseText", "centred", "encode_items"]
 
 
 class DenseText(VectorScorer):
-    """Similarity of an item's vector to those of the history, late events counting most.
+    """Similarity of an item's vector to those of the history, with higher weights for late events.
 
     Args:
         vectors: A vector of each item, of length one, or zero for an item without text.
@@ -37,7 +37,7 @@ class DenseText(VectorScorer):
 
     @classmethod
     def fit(cls, histories: Histories) -> Self:
-        """Refuse: it is made of vectors."""
+        """Raise an error: it is built from vectors."""
         raise InputError(
             "dense text similarity needs the items' texts and an encoder",
             hint="pass --items FILE --encoder DIR",
@@ -59,7 +59,7 @@ class DenseText(VectorScorer):
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Self:
-        """Make a scorer of the vectors."""
+        """Create a scorer from the vectors."""
         return cls(arrays["vectors"].astype(np.float32))
 
 
@@ -67,7 +67,7 @@ def encode_items(texts: Sequence[str], encoder: Encoder | str | Path) -> NDArray
     """Encode the items' texts. Shape: (items, width). An item without text has a zero vector.
 
     Args:
-        texts: The text of each item, empty where there is none.
+        texts: The text of each item, empty if there is none.
         encoder: The encoder, a directory that `Encoder.load` reads, or the id of a repository.
 
     Raises:
@@ -86,10 +86,10 @@ def encode_items(texts: Sequence[str], encoder: Encoder | str | Path) -> NDArray
 
 
 def centred(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Subtract the mean of the items' vectors, and give each the length one.
+    """Subtract the mean of the items' vectors, and normalize each.
 
-    Vectors of language models share a large common part, which would make all items alike. A zero
-    vector, that of an item without text, stays zero and does not count. Shape: (items, width).
+    Vectors of language models have a large common component, which makes all items similar. A zero
+    vector (of an item without text) stays zero and is not part of the mean. Shape: (items, width).
     """
     filled = (vectors != 0).any(axis=1)
     moved = np.where(filled[:, None], vectors - vectors[filled].mean(0), 0)

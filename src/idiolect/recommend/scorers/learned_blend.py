@@ -1,16 +1,17 @@
 """`LearnedBlend`: LambdaMART over scores of recommenders, popularity, recency and price.
 
-The best items of each recommender are candidates. Trees that were trained for nDCG on the
-validation cases order them by
+The best items of each recommender are candidates. Trees that are trained for nDCG on the validation
+cases rank them by these features:
 
-    each recommender's score, scaled within the history, and its share of the best one
-    popularity            logarithm of the training events
-    recent popularity     the same of the last tenth of them
-    in the history        how many events ago the item was last seen, if it was
-    length                of the history
-    price, relative       the item's price, and its ratio to the mean of the history's, where known
+    score, share          of each recommender: the score, standardized within the history, and its
+                          ratio to the best score
+    popularity            logarithm of the number of training events
+    recent popularity     the same for the last tenth of the training events
+    in the history        how many events ago the item last occurred, if it did
+    length                length of the history
+    price, relative       the item's price, and its ratio to the mean price of the history, if known
 
-All other items follow, in the order of the sum of the scaled scores.
+All other items follow, in the order of their summed standardized scores.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ from idiolect.recommend.splits import Cases
 __all__ = ["LearnedBlend"]
 
 _CANDIDATES = 50
-"""Of each recommender."""
+"""Number of candidates per recommender."""
 _CASES = 4096
-"""Validation cases that train the trees."""
+"""Maximum number of validation cases for training the trees."""
 
 
 class LearnedBlend(ItemScorer):
@@ -49,7 +50,7 @@ class LearnedBlend(ItemScorer):
 
     name: ClassVar[str] = "lambdamart"
     own: ClassVar[str] = "lambdamart"
-    """What stands before the names of its own arrays."""
+    """Prefix of the names of its own arrays."""
 
     def __init__(
         self,
@@ -64,7 +65,7 @@ class LearnedBlend(ItemScorer):
 
     @classmethod
     def fit(cls, histories: Histories) -> Self:
-        """Refuse: it is made of fitted recommenders."""
+        """Raise an error: it is built from fitted recommenders."""
         raise InputError("lambdamart needs fitted recommenders", hint="use LearnedBlend.trained_on")
 
     @classmethod
@@ -82,7 +83,7 @@ class LearnedBlend(ItemScorer):
 
         Args:
             parts: Recommenders that were fitted without these cases.
-            valid: The cases; a random part of them if there are many.
+            valid: The cases; a random sample is used if there are many.
             train: The training events.
             exclude_seen: As in the evaluation.
             prices: The price of each item, NaN if unknown. Shape: (items,).
@@ -133,7 +134,7 @@ class LearnedBlend(ItemScorer):
     def scaled(
         self, contexts: Sequence[NDArray[np.int64]]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return the sum of the scaled scores, and those of each part.
+        """Return the sum of the standardized scores, and those of each part.
 
         Items that cannot be recommended have a sum of −∞.
         Shape: (contexts, items) and (parts, contexts, items).
@@ -173,7 +174,7 @@ class LearnedBlend(ItemScorer):
         return np.concatenate([scores, np.stack(more)]).T.astype(np.float32)
 
     def score(self, contexts: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
-        """Order the candidates by the trees, above all other items."""
+        """Rank the candidates by the trees, above all other items."""
         total, scaled = self.scaled(contexts)
         hidden = ~np.isfinite(total)
         found = [self.candidates(row, scaled[:, place]) for place, row in enumerate(total)]
@@ -187,7 +188,7 @@ class LearnedBlend(ItemScorer):
         for place, items in enumerate(found):
             if len(items):
                 own = predicted[ends[place] : ends[place + 1]]
-                # Trees give many candidates one score; the sum, made small, decides among these.
+                # Trees give many candidates equal scores; a small multiple of the sum breaks ties.
                 tie = total[place, items] * 1e-4
                 total[place] -= total[place].max() + 1
                 total[place, items] = own - own.min() + 1 + (tie - tie.min())
@@ -208,29 +209,29 @@ class LearnedBlend(ItemScorer):
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Self:
-        """Refuse: the classes of the parts are known to `Recommender`."""
+        """Raise an error: only `Recommender` knows the classes of the parts."""
         raise InputError("lambdamart is loaded with its parts", hint="use Recommender.load")
 
     @classmethod
     def of_parts(
         cls, parts: Mapping[str, ItemScorer], own: Mapping[str, NDArray[np.generic]]
     ) -> Self:
-        """Make it of its parts and its own arrays."""
+        """Create it from its parts and its own arrays."""
         trees = LambdaMART.loads(own["trees"].tobytes().decode())
         features = own["features"].astype(np.float32)
-        # Files keep arrays in another order; that of the features is the trees'.
+        # Files store arrays in another order; use the order of the trees' features.
         ordered = {name: parts[name] for name in trees.names if name in parts}
         return cls(ordered, trees, features, repeats=bool(own["repeats"][0]))
 
 
 class _Tables:
-    """The features of candidates that are known already."""
+    """Precomputed features of candidates."""
 
     def __init__(self, tables: Mapping[str, NDArray[np.float32]], names: tuple[str, ...]) -> None:
         self._tables, self.names = tables, names
 
     def table(self, query: str, documents: Sequence[str]) -> NDArray[np.float32]:
-        """Return the rows of a case, whose documents are all its candidates."""
+        """Return the rows of a case; `documents` must be all its candidates."""
         found = self._tables[query]
         assert len(found) == len(documents)
         return found

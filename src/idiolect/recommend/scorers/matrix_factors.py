@@ -1,12 +1,13 @@
 """`Als`: implicit alternating least squares (Hu, Koren & Volinsky 2008, ICDM).
 
-Users and items have vectors; an event is a preference of 1 with the confidence 1 + α, everything
-else a preference of 0 with the confidence 1. A sweep solves the vectors of all users, then those of
-all items:
+Users and items have vectors. An interaction is a preference of 1 with the confidence 1 + α; all
+other pairs have a preference of 0 with the confidence 1. A sweep solves for the vectors of all
+users, then for those of all items:
 
     x = (YᵀY + α·Σ yᵢyᵢᵀ + λI)⁻¹ (1 + α)·Σ yᵢ      over the items i of the user
 
-A history is a new user: its vector is solved in the same way, so nobody has to be known.
+A history is treated as a new user, whose vector is computed in the same way (fold-in), so users
+need not be known.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from idiolect.recommend.scorers.co_occurrence import interaction_matrix
 __all__ = ["Als"]
 
 _AT_ONCE = 1024
-"""Rows whose equations are held at once."""
+"""Rows per block of linear systems."""
 
 
 class Als(VectorScorer):
@@ -48,7 +49,7 @@ class Als(VectorScorer):
 
     @classmethod
     def fit(cls, histories: Histories) -> Self:
-        """Alternate between users and items."""
+        """Alternate between solving for users and for items."""
         users = interaction_matrix(histories.rows, len(histories.items))
         random = np.random.default_rng(0)
         items = (random.standard_normal((users.shape[1], cls.factors)) * 0.01).astype(np.float32)
@@ -59,7 +60,7 @@ class Als(VectorScorer):
 
     @classmethod
     def solve(cls, events: sparse.csr_matrix, others: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Solve the vectors of rows, given those of the columns.
+        """Solve for the vectors of rows, given those of the columns.
 
         Shape: events (rows, columns), others (columns, factors), result (rows, factors).
         """
@@ -83,7 +84,7 @@ class Als(VectorScorer):
         return solved
 
     def user_vectors(self, contexts: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
-        """Solve each history as a new user."""
+        """Solve for the vector of each history as a new user."""
         return self.solve(interaction_matrix(contexts, len(self.items)), self.items)
 
     def item_vectors(self) -> NDArray[np.float32]:
@@ -96,5 +97,5 @@ class Als(VectorScorer):
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Self:
-        """Make a scorer of the vectors of the items."""
+        """Create a scorer from the vectors of the items."""
         return cls(arrays["items"].astype(np.float32, copy=False))

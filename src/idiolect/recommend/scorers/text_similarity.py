@@ -1,4 +1,4 @@
-"""`TextSimilarity`: TF-IDF of the items' texts, which also recommends items nobody has had."""
+"""`TextSimilarity`: TF-IDF similarity of texts; it can recommend items without interactions."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _WORD = re.compile(r"[^\W_]+")
 
 
 class TextSimilarity(ItemScorer):
-    """Similarity of an item's text to those of the history, late events counting most.
+    """Similarity of an item's text to those of the history, with higher weights for late events.
 
     Args:
-        vectors: Weights of words, each row of length one, or zero for an item without text.
+        vectors: TF-IDF weights; each row has length one, or is zero for an item without text.
             Shape: (items, words).
     """
 
@@ -39,12 +39,12 @@ class TextSimilarity(ItemScorer):
 
     @classmethod
     def fit(cls, histories: Histories) -> Self:
-        """Refuse: it is made of texts."""
+        """Raise an error: it is built from texts."""
         raise InputError("text similarity needs the items' texts", hint="pass --items FILE")
 
     @classmethod
     def of_texts(cls, texts: Sequence[str]) -> Self:
-        """Weight the words of each item's text."""
+        """Compute the TF-IDF weights of each item's text."""
         rows = [Counter(_WORD.findall(text.lower())) for text in texts]
         spread = Counter(word for row in rows for word in row)
         number = {word: i for i, word in enumerate(spread)}
@@ -66,13 +66,13 @@ class TextSimilarity(ItemScorer):
         return scores
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
-        """Return the parts of the matrix."""
+        """Return the arrays of the sparse matrix."""
         shape = np.array(self.vectors.shape)
         names = ("data", "indices", "indptr")
         return {"shape": shape, **{name: getattr(self.vectors, name) for name in names}}
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Self:
-        """Make a scorer of the parts of its matrix."""
+        """Create a scorer from the arrays of its matrix."""
         parts = (arrays["data"], arrays["indices"], arrays["indptr"])
         return cls(sparse.csr_matrix(parts, tuple(map(int, arrays["shape"]))))

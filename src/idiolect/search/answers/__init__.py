@@ -1,1 +1,1 @@
-"""Answers from an index: passages found, an answer written or quoted, its sources verified."""
+"""Answers from an index: find passages, write or quote an answer, verify its citations (RAG)."""

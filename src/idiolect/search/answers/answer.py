@@ -1,4 +1,4 @@
-"""`Answer`: what an index says about a question, and the places of its items that support it."""
+"""`Answer`: the answer of an index to a question, with the parts of its items that support it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NO_ANSWER = "The indexed texts do not answer this question."
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A part of an item that was found for a question: `text == item_text[start:end]`."""
+    """A retrieved part of an item: `text == item_text[start:end]`."""
 
     id: str
     """Of the item."""
@@ -24,7 +24,7 @@ class Passage:
     end: int
     text: str
     score: float
-    """Of the ranking that chose it; a larger score is better."""
+    """Score in the final ranking; a larger score is better."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Citation:
     end: int
     text: str
     attached: bool = field(default=False, compare=False)
-    """Whether it was found for the statement afterwards, instead of being named by the model."""
+    """Whether the model did not cite it, and it was matched to the statement afterwards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +46,19 @@ class Answer:
 
     question: str
     answer: str
-    """With the numbers of its citations: `[1]` is the first of `citations`. No other number in
-    square brackets is in it."""
+    """The text, with citation markers: `[1]` is the first of `citations`. It contains no other
+    numbers in square brackets."""
     citations: tuple[Citation, ...]
     passages: tuple[Passage, ...]
-    """What was read, best first."""
+    """The passages that the answer is based on, best first."""
     abstained: bool
     """Whether the passages do not answer the question; the answer says so, and cites nothing."""
     method: Literal["generated", "extractive"]
-    """Whether a model wrote the answer, or it consists of sentences of the passages."""
+    """Whether a model wrote the answer; otherwise it consists of sentences of the passages."""
     confidence: float
     """From 0 to 1: how well the passages fit the question; see `answer_confidence`."""
     dropped: tuple[str, ...] = ()
-    """Sentences that the model wrote and no passage supports. They are not in the answer."""
+    """Sentences of the model that no passage supports. They are not in the answer."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the answer as a JSON object."""
@@ -86,7 +86,7 @@ class Answer:
 
 
 class AnswerStream:
-    """An answer in pieces, as they become certain; `result` is the whole, after the last piece.
+    """A streamed answer: an iterator over pieces of text; `result` is the whole answer.
 
     Close it, or use it as a context manager, to stop the model before the end.
     """
@@ -117,7 +117,7 @@ class AnswerStream:
 
     @property
     def result(self) -> Answer:
-        """The whole answer; pieces that were not read yet are read first.
+        """The whole answer; this first consumes the remaining pieces.
 
         Raises:
             InputError: The stream was closed before its end.

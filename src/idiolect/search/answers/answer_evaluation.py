@@ -1,11 +1,11 @@
 """Evaluate answers: retrieval, the answer itself, its citations, and abstention.
 
-Exact match and F1 are SQuAD's (Rajpurkar et al. 2016, 1606.05250). A citation is right if its
-passage is of a gold document and has a right answer, if answers are known. It is compared with
-always citing the first passage. Faithfulness is measured by two checks without a judge: whether the
-sentences of an answer are verbatim in what they cite, and whether a scorer of statement and
-evidence finds them supported. Abstention is measured twice: with the index as it is, and with the
-gold documents of each question left out.
+Exact match and F1 are those of SQuAD (Rajpurkar et al. 2016, 1606.05250). A citation is correct if
+its passage is from a gold document and, if answers are known, contains a correct one. The baseline
+always cites the first passage. Faithfulness is measured by two checks without an LLM judge: whether
+the sentences of an answer occur verbatim in their citations, and whether a scorer of statements and
+evidence finds them supported. Abstention is measured twice: with all items, and without the gold
+documents of each question.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ _DOCUMENTS = ("documents", "document")
 
 @dataclass(frozen=True)
 class GoldQuestion:
-    """A question with what is known about its answer."""
+    """A question with its known answers or gold documents."""
 
     question: str
     answers: tuple[str, ...] = ()
-    """Right answers; none if they are not known."""
+    """Correct answers; empty if they are not known."""
     documents: tuple[str, ...] = ()
-    """Ids of the items that have the answer; none if they are not known."""
+    """Ids of the items that contain the answer; empty if they are not known."""
 
 
 def read_gold_questions(path: str | Path, *, limit: int | None = None) -> list[GoldQuestion]:
@@ -49,10 +49,11 @@ def read_gold_questions(path: str | Path, *, limit: int | None = None) -> list[G
 
     Args:
         path: The file.
-        limit: Read this many from the start only.
+        limit: Read only the first `limit` questions.
 
     Raises:
-        InputError: The file cannot be read, or a record has no question, or neither of the others.
+        InputError: The file cannot be read, or a record has no question, or neither answers nor
+            documents.
     """
     questions: list[GoldQuestion] = []
     for place, record in numbered_records(Path(path), Skipped(), max_unreadable=0):
@@ -90,8 +91,8 @@ def evaluate_answers(
         index: The index.
         questions: The questions.
         top_k: The number of passages to read.
-        without_gold: Also ask each question with its gold documents left out.
-        support: Scores statements and their evidence for faithfulness; by words by default.
+        without_gold: Also ask each question with its gold documents excluded.
+        support: Scores pairs of statement and evidence for faithfulness; by default `WordSupport`.
         progress: Show progress on a terminal.
         options: As for `Index.answer`.
 
@@ -162,7 +163,7 @@ def _is_cited(passage: Passage, found: Answer) -> bool:
 
 
 def _is_right(gold: GoldQuestion, passage: Passage) -> bool:
-    """Return whether a passage is of a gold document and has a right answer, as far as known."""
+    """Return whether a passage is from a gold document and contains an answer, as far as known."""
     of_gold = not gold.documents or passage.id in gold.documents
     return of_gold and (not gold.answers or _contains(passage.text, gold.answers))
 
@@ -177,7 +178,7 @@ def _flat(text: str) -> str:
 
 
 def _texts(record: Mapping[str, Any], names: Sequence[str], place: str) -> tuple[str, ...]:
-    """Return the texts of the first of some fields that a record has."""
+    """Return the texts of the first of the fields `names` that a record has."""
     for name in names:
         value = record.get(name)
         if value is None:

@@ -1,4 +1,4 @@
-"""`AnswerOptions`: how passages are found and an answer is written. Wrong values are errors."""
+"""`AnswerOptions`: validated options for finding passages and writing an answer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["AnswerOptions"]
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerOptions:
-    """How an answer is made.
+    """Options for answering a question.
 
     Raises:
         ConfigError: A value is out of its range.
@@ -28,37 +28,37 @@ class AnswerOptions:
     filter: Mapping[str, Any] | str | None = None
     """Only items whose metadata match; see `idiolect.search.filters`."""
     namespace: str = ""
-    """Where to search."""
+    """The namespace to search."""
     exclude: Collection[str] = ()
-    """Ids of items that are not read."""
+    """Ids of items to exclude."""
     rerank: PairScorer | None = None
-    """Scores pairs of the question and a passage, such as `CrossEncoder.score`; the passages with
-    the largest scores are read."""
+    """Scores pairs of question and passage, such as `CrossEncoder.score`; the passages with the
+    highest scores are used."""
     candidates: int = 30
-    """Passages that are reranked and diversified, at least."""
+    """Minimum number of passages to rerank and diversify."""
     mmr_diversity: float = 0.1
-    """0 to 1: how much the passages should differ from one another."""
+    """0 to 1: how much the passages should differ from one another (MMR)."""
 
     model: Any = None
-    """What writes: a `Generator`, a language model or its name, a `Writer` such as
-    `EndpointWriter`, or None for sentences of the passages."""
+    """The model that writes: a `Generator`, a language model or its name, or a `Writer` such as
+    `EndpointWriter`. With None, the answer consists of sentences of the passages."""
     instructions: str | None = None
-    """The system prompt; by default, to answer from the passages and to cite them."""
+    """The system prompt. The default asks to answer from the passages and to cite them."""
     max_prompt_tokens: int = 1024
-    """Tokens of the prompt, at most."""
+    """Maximum tokens of the prompt."""
     max_new_tokens: int = 128
-    """Tokens that the model writes, at most."""
+    """Maximum tokens that the model generates."""
     max_sentences: int = 2
-    """Sentences of an answer without a model, at most."""
+    """Maximum sentences of an answer without a model."""
 
     min_confidence: float = 0.45
-    """Below it, the index abstains; 0 answers always. See `answer_confidence`."""
+    """Abstain if the confidence is lower; 0 never abstains. See `answer_confidence`."""
     support: PairScorer | None = None
-    """Scores statements and their evidence from 0 to 1; by their words by default."""
+    """Scores pairs of statement and evidence from 0 to 1; by default `WordSupport`."""
     min_support: float = 0.6
-    """Lowest score of a statement that a passage supports."""
+    """Minimum `support` score at which a passage supports a statement."""
     only_supported: bool = True
-    """Leave out sentences of the model that no passage supports."""
+    """Remove sentences of the model that no passage supports."""
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Self:

@@ -1,4 +1,4 @@
-"""The prompt of a question: numbered passages that fit into a number of tokens."""
+"""The prompt of a question: numbered passages, truncated to a maximum number of tokens."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from idiolect.search.chunks import sentence_spans
 __all__ = ["INSTRUCTIONS", "UNKNOWN", "fitting_passages", "messages_of"]
 
 UNKNOWN = "I don't know"
-"""The reply that the default instructions ask for if the passages hold no answer."""
+"""The reply that the default instructions ask for if the passages do not contain the answer."""
 INSTRUCTIONS = (
     "Answer the question in one or two short sentences, from the numbered passages only. After "
     "each sentence, write the number of the passage that says so, such as [1]. Passages are "
@@ -21,7 +21,7 @@ INSTRUCTIONS = (
 def messages_of(
     question: str, passages: Sequence[Passage], instructions: str | None
 ) -> list[dict[str, str]]:
-    """Return the conversation that asks a model: instructions, then passages and question."""
+    """Return the chat messages for a model: instructions, then passages and question."""
     blocks = [f"[{n}] {passage.text}" for n, passage in enumerate(passages, 1)]
     text = "\n\n".join([*blocks, f"Question: {question}"])
     system = INSTRUCTIONS if instructions is None else instructions
@@ -42,8 +42,8 @@ def fitting_passages(
         question: The question.
         passages: Best first.
         instructions: As for `messages_of`.
-        room: Tokens of the prompt, at most.
-        count: Returns the tokens of a conversation.
+        room: Maximum tokens of the prompt.
+        count: Returns the number of tokens of a conversation.
     """
     kept = list(passages)
     while kept and count(messages_of(question, kept, instructions)) > room:
@@ -69,7 +69,7 @@ def fitting_passages(
 
 
 def _shortened(passage: Passage, spans: Sequence[tuple[int, int]], number: int) -> Passage | None:
-    """Return the first sentences of a passage; None if that is all of it."""
+    """Return the first `number` sentences of a passage; None if it has no more than these."""
     if number >= len(spans):
         return None
     end = spans[number - 1][1]

@@ -1,11 +1,10 @@
-"""Citations of a text, verified while it is written.
+"""Verify the citations of a text while it is generated.
 
-A model marks the passages that a sentence is based on by their numbers, as `[2]`. Small models do
-this rarely, and any model may name a passage that says something else. So each sentence is compared
-with the passages: a number that the model wrote is kept only if that passage supports the sentence;
-without such a number, the passage that supports it best is attached. The numbers of the result are
-those of the verified citations, in the order of their first use. Every other number in square
-brackets is removed.
+A model cites the passages that a sentence is based on by their numbers, such as `[2]`. Small models
+rarely do this, and any model may cite a passage that says something else. So each sentence is
+compared with the passages. A marker of the model is kept only if that passage supports the
+sentence; without such a marker, the passage that supports the sentence best is cited. Citations are
+renumbered in the order of their first use. All other numbers in square brackets are removed.
 """
 
 from __future__ import annotations
@@ -42,14 +41,14 @@ def without_markers(text: str) -> str:
 
 
 def supporting_part(claim: str, passage: Passage, support: PairScorer) -> tuple[float, Citation]:
-    """Return the part of a passage that supports a statement best, and its score.
+    """Return the score and the part of a passage that supports a statement best.
 
-    It is one sentence, or two that follow one another if the second adds something.
+    The part is one sentence, or two consecutive ones if they score higher together.
     """
     spans = sentence_spans(passage.text) or [(0, len(passage.text))]
     spans += [(left[0], right[1]) for left, right in pairwise(spans)]
     scores = support([(claim, passage.text[start:end]) for start, end in spans])
-    best = int(scores.argmax())  # the first of equals: one sentence before two
+    best = int(scores.argmax())  # of equal scores the first: single sentences come first
     start, end = spans[best]
     place = passage.start + start
     text = passage.text[start:end]
@@ -60,11 +59,11 @@ class CitationWriter:
     """Receives a text in pieces, and returns its sentences with verified citations.
 
     Args:
-        passages: What the text is based on, numbered from 1.
-        support: Scores statements and their evidence from 0 to 1.
-        min_support: Lowest score of a statement that is supported.
-        question: Stands for a statement without content words, such as "Yes."
-        only_supported: Leave out sentences that no passage supports.
+        passages: The passages of the prompt, numbered from 1.
+        support: Scores pairs of statement and evidence from 0 to 1.
+        min_support: Minimum score of a supported statement.
+        question: Replaces a statement without content words, such as "Yes.", when it is verified.
+        only_supported: Remove sentences that no passage supports.
     """
 
     def __init__(
@@ -81,9 +80,9 @@ class CitationWriter:
         self._only_supported = only_supported
         self._buffer, self._written = "", ""
         self.citations: list[Citation] = []
-        """The verified citations; number n is `citations[n - 1]`."""
+        """The verified citations; the marker `[n]` refers to `citations[n - 1]`."""
         self.dropped: list[str] = []
-        """Sentences that were left out."""
+        """Sentences that were removed."""
 
     def write(self, piece: str) -> Iterator[str]:
         """Add a piece of the text, and yield the sentences that are complete."""
@@ -99,7 +98,7 @@ class CitationWriter:
         yield from self._cited(sentence)
 
     def _sentence_end(self) -> int | None:
-        """Return where the first sentence ends, with the numbers after it; None if it may go on."""
+        """Return the end of the first sentence and its markers; None if it may be incomplete."""
         for end in sentence_ends(self._buffer):
             while marker := _MARKER.match(self._buffer, end):
                 end = marker.end()
@@ -126,7 +125,7 @@ class CitationWriter:
         yield piece
 
     def _verified(self, claim: str, named: Sequence[int]) -> list[Citation]:
-        """Return what supports a statement: of the named passages all that do, else the best."""
+        """Return the cited passages that support a statement, or else the best one that does."""
         claim = claim if self._support([(claim, claim)])[0] > 0 else self._question
         parts = [supporting_part(claim, passage, self._support) for passage in self._passages]
         kept = [parts[n - 1][1] for n in named if parts[n - 1][0] >= self._min_support]
@@ -144,7 +143,7 @@ class CitationWriter:
 
 
 def _named(sentence: str, most: int) -> list[int]:
-    """Return the numbers of passages that a sentence names and that exist.
+    """Return the valid passage numbers that a sentence cites.
 
     >>> _named("Red [2, 9] and round [1-2].", 3)
     [2, 1]

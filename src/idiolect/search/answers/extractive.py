@@ -1,4 +1,4 @@
-"""Answers without a model: the sentences of the passages that fit a question best, verbatim."""
+"""Answers without a model: quote the sentences of the passages that match a question best."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from idiolect.search.chunks import sentence_spans
 __all__ = ["SentenceScorer", "best_sentences"]
 
 SentenceScorer = Callable[[str, Sequence[str]], NDArray[np.float32]]
-"""Scores sentences for a question, from 0 to 1. Shape of the result: (sentences,)."""
+"""Returns the relevance of sentences to a question, from 0 to 1. Shape: (sentences,)."""
 
 _MAX_SENTENCES = 400
 _CLOSE = 0.9
-"""Further sentences score at least this share of the best one."""
+"""Minimum score of further sentences, as a fraction of the best score."""
 
 
 def best_sentences(
     question: str, passages: Sequence[Passage], score: SentenceScorer, *, most: int
 ) -> list[Citation]:
-    """Return the sentences that fit a question best, best first.
+    """Return the sentences that match a question best, best first.
 
-    A sentence counts more in a passage of a higher rank, by at most a tenth of its score.
+    Sentences of higher-ranked passages get a bonus of at most a tenth of their score.
 
     Args:
         question: The question.
-        passages: Where to look, best first.
+        passages: The passages, best first.
         score: Scores sentences.
-        most: Sentences, at most.
+        most: Maximum number of sentences.
     """
     found = []
     for rank, passage in enumerate(passages):

@@ -23,10 +23,10 @@ from idiolect.text.arguments import checked, wrong_type
 __all__ = ["IndexAnswers"]
 
 _MAX_QUESTION = 10_000
-"""Characters of a question."""
+"""Maximum characters of a question."""
 _MAX_TOP_K = 100
 _GROWN = 2
-"""A passage grows to this many times its length, at most, before it is read."""
+"""A passage is expanded to at most this many times the maximum passage length."""
 _UNKNOWN = ("i don't know", "i don’t know", "i do not know")
 
 
@@ -51,28 +51,29 @@ class IndexAnswers(IndexSearch):
     def answer(
         self, question: str, top_k: int = 5, *, stream: bool = False, **options: Any
     ) -> Answer | AnswerStream:
-        """Answer a question from the items, and cite the places that say so.
+        """Answer a question from the items, with citations.
 
-        Passages are found, reranked if there is a reranker, and diversified. If they do not fit the
-        question, the answer says that the index does not have one (it abstains). Otherwise a model
-        writes the answer from the passages; without a model, the answer is the sentences that fit
-        best. Every citation is a part of an item whose words support the sentence before it: one
-        that the model named, if it does, else one that was found afterwards.
+        Passages are retrieved, reranked if there is a reranker, and diversified. If they do not
+        match the question, the index abstains: the answer says that there is none. Otherwise a
+        model writes the answer from the passages; without a model, the answer consists of the
+        sentences that match best. Every citation is a part of an item that supports the sentence
+        before it: one that the model cited, if it supports the sentence, or else one that was found
+        afterwards.
 
         Args:
             question: The question.
             top_k: The number of passages to read, 1 to 100.
-            stream: Return the answer in pieces, sentence by sentence.
+            stream: Return an iterator over the sentences of the answer.
             options: The fields of `AnswerOptions`, such as `model`, `rerank` and `filter`.
 
         Returns:
-            The answer; with `stream`, its pieces, and the answer as their `result`.
+            The answer; with `stream`, an `AnswerStream`, whose `result` is the answer.
 
         Raises:
             InputError: The question is empty or too long, or an option of the search is not valid.
-            ConfigError: An option is unknown or out of its range, or the encoder cannot be found.
+            ConfigError: An option is unknown or out of range, or the encoder cannot be found.
             VerificationError: A score of the reranker is not finite.
-            OfflineError: The model is behind an address that cannot be reached.
+            OfflineError: The server of the model cannot be reached.
         """
         if not isinstance(question, str):
             raise wrong_type(question, "the question", "a text")
@@ -92,14 +93,14 @@ class IndexAnswers(IndexSearch):
     def add_passages(
         self, max_length: int = PASSAGE_LENGTH, *, namespace: str = "", progress: bool = False
     ) -> int:
-        """Split the items into passages, which are searched for answers from then on.
+        """Split the items into passages and store these; `answer` then searches the passages.
 
-        Items that are added, changed or deleted later bring theirs. Run it again to resume.
+        Passages are updated when items are added, changed or deleted. Run it again to resume.
 
         Args:
-            max_length: Words of a passage, 8 to 10,000. Another length than before replaces the
-                passages of all namespaces.
-            namespace: Of the items.
+            max_length: Maximum words of a passage, 8 to 10,000. A length that differs from the
+                stored one drops the passages of all namespaces.
+            namespace: The namespace of the items.
             progress: Show progress on a terminal.
 
         Returns:
@@ -126,7 +127,7 @@ class IndexAnswers(IndexSearch):
 
 @dataclass(frozen=True)
 class _Answering:
-    """One question on its way to an answer."""
+    """Answers one question."""
 
     index: IndexSearch
     question: str
@@ -173,7 +174,7 @@ class _Answering:
     def _written(
         self, writer: Writer, passages: list[Passage]
     ) -> tuple[list[Passage], Iterator[str], CitationWriter] | None:
-        """Return the passages that a model reads, and what it writes; None if none fits."""
+        """Return the passages in the prompt, and the model's sentences; None if no passage fits."""
         options, room = self.options, self.options.max_prompt_tokens
         limit = writer.room(options.max_new_tokens)
         room = room if limit is None else min(room, limit)
@@ -205,7 +206,7 @@ class _Answering:
         return read, sentences(), work
 
     def _quoted(self, passages: list[Passage]) -> Iterator[tuple[str, Citation]]:
-        """Yield the sentences that fit the question best, with their numbers."""
+        """Yield the sentences that match the question best, with their citation markers."""
 
         def score(question: str, sentences: Any) -> Any:
             return sentence_scores(self.index, question, sentences)

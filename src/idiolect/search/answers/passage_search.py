@@ -1,10 +1,10 @@
-"""Find the passages of an index that fit a question.
+"""Find the passages of an index that are relevant to a question.
 
-An index with passages of its own (`Index.add_passages`) is searched by these. In another one, items
-are searched, and the best ones are split into passages, which are then ranked by the question's
-words and, if there is an encoder, by their vectors. In both cases the passages may be reranked by a
-slower model, and are diversified. At last each grows to the whole sentences around it, since a
-reader needs more text than a search (small-to-large).
+If the index stores passages (`Index.add_passages`), these are searched. Otherwise items are
+searched, and the best ones are split into passages, which are then ranked by the words of the
+question and, if there is an encoder, by vectors. In both cases the passages may be reranked by a
+slower model, and are diversified. Finally, each passage is expanded to the whole sentences around
+it, since a reader needs more context than a search (small-to-large retrieval).
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from idiolect.search.store.lexical_terms import text_terms
 __all__ = ["FoundPassages", "answer_confidence", "find_passages", "sentence_scores"]
 
 _MOST = 40
-"""Passages of items that are compared with a question by their vectors."""
+"""Maximum passages of items to encode and compare with a question."""
 
 
 @dataclass(frozen=True)
 class FoundPassages:
-    """The passages for a question, best first, and how well they fit it."""
+    """The passages for a question, best first, and the confidence that they answer it."""
 
     passages: tuple[Passage, ...]
     confidence: float
@@ -47,10 +47,10 @@ class _Candidate:
 
 
 def answer_confidence(coverage: float, cosine: float | None) -> float:
-    """Return how likely passages answer a question, from 0 to 1.
+    """Return the confidence that passages answer a question, from 0 to 1.
 
     Args:
-        coverage: The largest share of the question's content words that one passage has.
+        coverage: The largest fraction of the question's content words in one passage.
         cosine: The largest cosine of the question and a passage; None without an encoder.
     """
     return coverage if cosine is None else (coverage + max(0.0, cosine)) / 2
@@ -59,14 +59,14 @@ def answer_confidence(coverage: float, cosine: float | None) -> float:
 def find_passages(
     index: IndexSearch, question: str, top_k: int, options: AnswerOptions, *, max_length: int
 ) -> FoundPassages:
-    """Find the passages of an index that fit a question.
+    """Find the passages of an index that are relevant to a question.
 
     Args:
         index: The index.
         question: The question.
         top_k: The number of passages.
         options: How to search.
-        max_length: Words of a passage, at most, after it has grown.
+        max_length: Maximum words of an expanded passage.
 
     Raises:
         InputError: An option of the search is not valid.
@@ -102,7 +102,7 @@ def find_passages(
 def sentence_scores(
     index: IndexSearch, question: str, sentences: Sequence[str]
 ) -> NDArray[np.float32]:
-    """Return how well sentences fit a question, by words and, if there is an encoder, vectors."""
+    """Score sentences for a question by words and, if there is an encoder, by vectors."""
     language = language_of(index.store)
     wanted = set(content_terms(question, language))
     words = np.array([_share(wanted, text, language) for text in sentences], np.float32)
@@ -121,7 +121,7 @@ def _stored(
     depth: int,
     options: AnswerOptions,
 ) -> list[_Candidate]:
-    """Return the passages that an index stores; those of changed or removed items are left out."""
+    """Search the stored passages; passages of changed or removed items are skipped."""
     space = names.name(options.namespace)
     hits = index.search(question, depth, options.mode, filter=options.filter, namespace=space)
     owners = [names.owner(hit) for hit in hits]
@@ -142,7 +142,7 @@ def _stored(
 def _split(
     index: IndexSearch, question: str, depth: int, options: AnswerOptions
 ) -> list[_Candidate]:
-    """Return the passages of the items that are found, scored for the question."""
+    """Search items, and return their passages, scored for the question."""
     scope = {"filter": options.filter, "namespace": options.namespace}
     hits = index.search(question, depth, options.mode, **scope)  # type: ignore[arg-type]
     hits = [hit for hit in hits if hit.id not in options.exclude]
@@ -203,7 +203,7 @@ def _whole_texts(index: IndexSearch, namespace: str, found: Sequence[_Candidate]
 def _grown(
     passages: Sequence[Passage], texts: dict[str, str], top_k: int, max_length: int
 ) -> list[Passage]:
-    """Return the first passages with the sentences around them; none is in another one."""
+    """Expand the first passages by the sentences around them, without overlaps."""
     grown: list[Passage] = []
     for one in passages:
         if len(grown) == top_k:
@@ -211,7 +211,7 @@ def _grown(
         if any(one.id == o.id and o.start <= one.start and one.end <= o.end for o in grown):
             continue
         text = texts.get(one.id, "")
-        if not text.startswith(one.text, one.start):  # changed since it was found
+        if not text.startswith(one.text, one.start):  # the item was changed after the search
             continue
         start, end = widen(text, (one.start, one.end), max_length)
         before = [o.end for o in grown if o.id == one.id and o.end <= one.start]

@@ -1,9 +1,9 @@
-"""How well a text supports a statement, by words: a check that needs no model.
+"""Score how well a text supports a statement, by word overlap: a check that needs no model.
 
-The score is the share of the statement's content words that the text has (stemmed, without case and
-accents). A number that the text lacks makes it 0, and a negation on one side only halves it: these
-are what fabricated statements most often differ in. Any other scorer of pairs, such as a
-`CrossEncoder` trained on entailment, can be used instead.
+The score is the fraction of the statement's content words that the text contains (stemmed, without
+case and accents). It is 0 if the text lacks a number of the statement, and halved if only one of
+the two has a negation: fabricated statements most often differ in these. Any other scorer of pairs,
+such as a `CrossEncoder` trained on entailment, can be used instead.
 
 >>> support = WordSupport()
 >>> support.score([("The pump moves 9 litres.", "Each pump moves 9 litres an hour.")]).tolist()
@@ -53,7 +53,7 @@ def _stop_terms(language: str) -> frozenset[str]:
 
 
 def content_terms(text: str, language: str = "en") -> list[str]:
-    """Return the terms of a text in order, without the most frequent English words."""
+    """Return the terms of a text in order, without English stop words."""
     stop = _stop_terms(language)
     return [term for term in text_terms(text, language) if term not in stop]
 
@@ -64,10 +64,10 @@ def language_of(store: AnyStore) -> str:
 
 
 class WordSupport:
-    """Scores statements by the words of their evidence.
+    """Scores statements by word overlap with their evidence.
 
     Args:
-        language: Of the texts; see `idiolect.search.store.lexical_terms`.
+        language: Language of the texts; see `idiolect.search.store.lexical_terms`.
     """
 
     def __init__(self, language: str = "en") -> None:
@@ -77,7 +77,7 @@ class WordSupport:
         """Return how well evidence supports statements, from 0 to 1. Shape: (pairs,).
 
         Args:
-            pairs: Statements and their evidence. A statement without content words scores 0.
+            pairs: (statement, evidence). A statement without content words scores 0.
         """
         return np.array([self._one(claim, evidence) for claim, evidence in pairs], np.float32)
 

@@ -1,4 +1,4 @@
-"""What writes an answer: a local model, or a server with OpenAI's interface."""
+"""Writers of answers: a local model, or a server with an OpenAI-compatible API."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _Messages = Sequence[dict[str, str]]
 _MAX_LINE = 1 << 20
 _MAX_ERROR = 4096
 _MAX_TOKEN = 64
-"""Characters of a token, on average, at most."""
+"""Maximum average characters per token, to limit the length of a reply."""
 
 
 @runtime_checkable
@@ -32,14 +32,14 @@ class Writer(Protocol):
         """Yield the reply in pieces."""
 
     def count(self, messages: _Messages) -> int:
-        """Return the tokens of a conversation, or an estimate that is not below."""
+        """Return the number of tokens of a conversation, or an estimate that is not too low."""
 
     def room(self, max_new_tokens: int) -> int | None:
-        """Return the tokens that a conversation may have; None if that is not known."""
+        """Return the maximum number of tokens of a conversation; None if that is not known."""
 
 
 class LocalWriter:
-    """A model of this machine; its most likely tokens are written.
+    """Writes with a local model, by greedy decoding.
 
     Args:
         generator: The model.
@@ -59,11 +59,11 @@ class LocalWriter:
         )
 
     def count(self, messages: _Messages) -> int:
-        """Return the tokens of a conversation."""
+        """Return the number of tokens of a conversation."""
         return len(self._ids(messages))
 
     def room(self, max_new_tokens: int) -> int | None:
-        """Return the tokens that a conversation may have; None if there is no limit."""
+        """Return the maximum number of tokens of a conversation; None if there is no limit."""
         most = self.generator.context_length
         return None if most is None else max(1, most - max_new_tokens)
 
@@ -74,7 +74,7 @@ class LocalWriter:
         if find_chat_template(tokenizer) is None:
             text = "\n\n".join(message["content"] for message in messages)
             return tokenizer.encode(f"{text}\nAnswer:")
-        # A text that spells a special token would otherwise end its passage, or the user's turn.
+        # Otherwise the name of a special token in a text could end the passage or the user's turn.
         marks = [token for token in tokenizer.special_tokens if len(token) > 1]
         return self.generator.chat_ids(
             [{**one, "content": _without(one["content"], marks)} for one in messages]
@@ -84,16 +84,16 @@ class LocalWriter:
 class EndpointWriter:
     """A model behind `/chat/completions`, as OpenAI, vLLM, llama.cpp or Ollama serve it.
 
-    Redirects are not followed, so that the key goes nowhere else.
+    Redirects are not followed, so that the key is not sent to another server.
 
     Args:
-        url: The address before `/chat/completions`, such as `http://127.0.0.1:8000/v1`.
+        url: The base URL, without `/chat/completions`, such as `http://127.0.0.1:8000/v1`.
         model: Name of the model.
         api_key: Sent as a bearer token, if any.
         timeout: Seconds to wait for the connection and for each piece.
 
     Raises:
-        ConfigError: The address or the key cannot be used.
+        ConfigError: The URL or the key is not valid.
     """
 
     def __init__(
@@ -123,8 +123,8 @@ class EndpointWriter:
         """Yield the reply in pieces.
 
         Raises:
-            OfflineError: The server cannot be reached, or stops answering.
-            InputError: The server refuses the request, or answers in another form.
+            OfflineError: The server cannot be reached, or the connection breaks.
+            InputError: The server rejects the request, or its response has an unknown format.
         """
         kind = (
             http.client.HTTPSConnection if self._scheme == "https" else http.client.HTTPConnection
@@ -142,7 +142,7 @@ class EndpointWriter:
                 with connection.getresponse() as response:
                     if response.status != 200:
                         raise self._refused(response)
-                    left = max_new_tokens * _MAX_TOKEN  # a server may not stop by itself
+                    left = max_new_tokens * _MAX_TOKEN  # a server may ignore the limit
                     for piece in self._pieces(response):
                         yield piece[:left]
                         left -= len(piece)
@@ -155,11 +155,11 @@ class EndpointWriter:
                 ) from error
 
     def count(self, messages: _Messages) -> int:
-        """Return an estimate: a token for each three bytes."""
+        """Return an estimate: one token per three bytes."""
         return sum(len(message["content"].encode()) // 3 + 8 for message in messages)
 
     def room(self, max_new_tokens: int) -> int | None:
-        """Return None: the server knows its model's context."""
+        """Return None: only the server knows the context length of its model."""
         return None
 
     def _pieces(self, response: http.client.HTTPResponse) -> Iterator[str]:
@@ -202,10 +202,10 @@ class EndpointWriter:
 
 
 def writer_of(model: Any) -> Writer:
-    """Return what writes: a writer, or one for a generator, a language model or its name.
+    """Return a writer for a writer, a generator, a language model or a model's name.
 
     Raises:
-        InputError: It is none of these, or no model has this name.
+        InputError: `model` is none of these, or no model has this name.
     """
     if isinstance(model, Writer):
         return model
@@ -215,7 +215,7 @@ def writer_of(model: Any) -> Writer:
 
 
 def _without(text: str, marks: Sequence[str]) -> str:
-    """Return a text in which no special token is spelled."""
+    """Return a text without the names of special tokens."""
     for mark in marks:
         if mark in text:
             text = text.replace(mark, f"{mark[0]} {mark[1:]}")

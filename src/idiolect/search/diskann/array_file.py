@@ -263,9 +263,9 @@ class ArrayFile:
         return array.reshape(entry["shape"])
 
     def load(self, name: str) -> NDArray[Any]:
-        """Return an array in memory of its own, checked; the mapping is not read.
+        """Read an array into separate memory and verify it, without using the mapping.
 
-        Pages of the mapping that were read would count as memory of the process, too.
+        Pages read through the mapping would also count as memory of the process.
 
         Raises:
             CheckpointError: the file has no such array, or a block of it is damaged.
@@ -303,8 +303,8 @@ class ArrayFile:
         pool.parallel_for(check, len(sums), 4)
 
 
-# A checksum shows that a header is not damaged, and not who wrote it: the kernels read memory at
-# places that are computed from its numbers.
+# A checksum shows that a header is not damaged, but not that it is trustworthy. Kernels compute
+# memory addresses from its values, so these are validated.
 
 
 def _checked_header(data: bytes, size: int, block: int) -> dict[str, Any]:
@@ -354,7 +354,7 @@ def _is_entry(entry: Any, size: int, block: int) -> bool:
 def fits_shape(
     arrays: Mapping[str, np.ndarray[Any, Any]], shapes: Mapping[str, tuple[Any, ...]]
 ) -> bool:
-    """Return whether arrays have types and shapes; a length of None may be any.
+    """Return whether arrays have the given types and shapes; None stands for any length.
 
     >>> fits_shape({"a": np.zeros((3, 2), np.int32)}, {"a": (np.int32, 3, None)})
     True

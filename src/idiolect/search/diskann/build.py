@@ -28,13 +28,15 @@ from idiolect.search.diskann.thread_pool import ThreadPool, group_by_target
 __all__ = ["BuildConfig", "build_graph", "insert_points"]
 
 _SLACK = 1.3
-"""Factor of the degree while building; otherwise nearly every reverse edge would prune a row."""
+"""Factor by which rows may exceed the degree while building; otherwise nearly every reverse edge
+would trigger pruning."""
 _BATCH = 4096
 """Maximum number of points in a batch."""
 _FIRST_LIST = 0.75
-"""Size of the search list in the first pass, as a fraction. Building takes a sixth less time than
-with the whole size, and the graph is nearly as good: on 10,000 product titles a search list of 128
-has recall 0.991 instead of 0.994, and 160 has 0.996 instead of 0.997 (three seeds)."""
+"""Size of the search list in the first pass, as a fraction of the configured one. Building takes a
+sixth less time than with the full size, and the graph is nearly as good: on 10,000 product titles,
+a search with a list of 128 has recall 0.991 instead of 0.994, and with 160 0.996 instead of 0.997
+(three seeds)."""
 _CHUNK_POINTS = 32
 """Points per task."""
 

@@ -69,7 +69,7 @@ def consolidate(rows: GraphRows, config: BuildConfig, pool: ThreadPool) -> Graph
     dead = (hubs >= 0) & ~rows.alive[hubs]
     hubs[~rows.alive] = -1
     lost = np.flatnonzero(dead.any(1) & rows.alive)
-    hubs[lost] = -1  # searched again below
+    hubs[lost] = -1  # found again below
     free = np.flatnonzero(~rows.alive[: rows.count])
     result = replace(rows, neighbours=neighbours, hubs=hubs, free=free, deleted=0)
     result.entry = result.medoid()

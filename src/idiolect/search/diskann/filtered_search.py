@@ -1,14 +1,15 @@
 """Filtered search: search restricted to a mask of rows, which excludes deleted rows.
 
-There are two ways. `scan_masked` compares the codes of all rows of the mask, and reranks the best.
-It costs the same wherever the rows are, and has the recall of a very large search list.
+There are two methods. `scan_masked` compares the codes of all rows of the mask, and reranks the
+best. Its cost does not depend on where the rows are, and its recall is that of a very large search
+list.
 
 `search_masked` is a greedy search. It expands rows inside and outside the mask but collects only
 those inside, so a filter cannot disconnect the graph. It ends when no unexpanded row is nearer than
 the worst of `list_size` collected rows. It takes longer if the rows of the mask are few or far from
-the query. Once it has cost as much as a scan, it stops, and the caller scans instead.
+the query. If it exceeds its budget, it stops, and the caller scans instead.
 
-`prefers_graph` chooses, by costs that were measured (docs/disk.md has them).
+`prefers_graph` chooses between them by measured costs (see docs/disk.md).
 """
 
 from __future__ import annotations
@@ -33,16 +34,16 @@ from idiolect.search.diskann.scalar_quantizer import (
 __all__ = ["prefers_graph", "scan_masked", "search_masked"]
 
 _VISIT_COST = 2
-"""Cost of a row that a greedy search visits, relative to a row of a scan."""
+"""Cost of visiting a row in a greedy search, relative to a row of a scan."""
 _AHEAD = 8
-"""Rows of a scan whose codes are being fetched."""
+"""Number of rows by which a scan prefetches codes ahead."""
 
 
 def prefers_graph(list_size: int, degree: int, kept: int, rows: int) -> bool:
-    """Whether a greedy search is expected to be faster than a scan of the rows of a mask.
+    """Return whether a greedy search is expected to be faster than a scan of a mask.
 
-    To collect `list_size` rows, it expands `list_size * rows / kept`, and about half of the
-    neighbours of each are new.
+    To collect `list_size` of the `kept` rows of the mask, a greedy search expands about
+    `list_size * rows / kept` rows; about half of the neighbours of each are unvisited.
     """
     return _VISIT_COST * list_size * rows / kept * degree / 2 < kept
 
@@ -114,7 +115,7 @@ def _greedy_search_masked(  # type: ignore[no-untyped-def]
                 continue
             _push(heap, waiting, key)
             waiting += 1
-            if other < mask.shape[0] and mask[other]:  # rows inserted since are beyond the mask
+            if other < mask.shape[0] and mask[other]:  # later insertions exceed the mask
                 insert_sorted(pool, size, key)
                 size = min(size + 1, list_size)
         if waiting == 0:

@@ -17,11 +17,11 @@ from idiolect.search.diskann.scalar_quantizer import ScalarQuantizer
 __all__ = ["read_rows", "write_rows"]
 
 _KIND, _VERSION = "graph", 2
-"""A file of version 2 may have an array of labels, which is ignored."""
+"""Version of the format. A file of version 2 may have an array of labels, which is ignored."""
 
 
 def write_rows(path: str | Path, rows: GraphRows, facts: Mapping[str, Any]) -> None:
-    """Write rows and facts (JSON values) to a file.
+    """Write rows and `facts` (JSON values for the header) to a file.
 
     Raises:
         InputError: the file cannot be written.
@@ -95,7 +95,7 @@ def read_rows(path: str | Path, *, verify: bool) -> tuple[GraphRows, dict[str, A
 
 
 def _is_graph(file: ArrayFile) -> bool:
-    """Return whether facts and arrays are those of one graph: kernels do not check their bounds."""
+    """Return whether header and arrays are consistent; kernels do not check bounds."""
     facts = file.facts
     if not {"metric", "dimension", "bits", "entry", "fitted", "width", "seed"} <= facts.keys():
         return False

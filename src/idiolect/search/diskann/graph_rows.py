@@ -42,7 +42,7 @@ _SAMPLE = 10_000
 _CHUNK = 16_384
 """Rows processed at once."""
 _REFIT = 4
-"""The quantizer is fitted again when the number of rows has grown by this factor."""
+"""The quantizer is refitted when the number of rows has grown by this factor."""
 
 
 def padded_width(dimension: int) -> int:
@@ -177,7 +177,7 @@ class GraphRows:
         return np.take_along_axis(both, np.argsort(both < 0, axis=1, kind="stable"), 1)
 
     def _fit_quantizer(self) -> None:
-        """Choose a quantizer for the current rows, and encode them again."""
+        """Choose a quantizer for the current rows, and re-encode them."""
         count = self.fitted = self.count
         sample = self.vectors[: count : -(-count // _SAMPLE)]
         self.quantizer = ScalarQuantizer.choose(sample)
@@ -198,9 +198,9 @@ class GraphRows:
         return int(alive[np.concatenate(distances).argmin()])
 
     def write(self, places: NDArray[np.int64], vectors: NDArray[np.float32], count: int) -> None:
-        """Write vectors to row numbers; afterwards, `count` rows are in use.
+        """Write vectors to rows `places`; afterwards, `count` rows are in use.
 
-        Fit the quantizer again if the number of rows has grown by `_REFIT`.
+        Refit the quantizer if the number of rows has grown by the factor `_REFIT`.
         """
         for start in range(0, len(places), _CHUNK):
             chunk = vectors[start : start + _CHUNK]
@@ -258,8 +258,8 @@ class GraphRows:
     def with_capacity(self, count: int) -> GraphRows:
         """Return rows with capacity for `count`: these, or a copy at least a quarter larger.
 
-        If the quantizer is due to be fitted again, return a copy, so that running searches keep
-        their codes.
+        If the quantizer has to be refitted, return a copy, so that running searches keep their
+        codes.
         """
         refit = count > _REFIT * self.fitted
         if count <= len(self.alive) and not refit:

@@ -94,7 +94,7 @@ def _add_reverse_hubs(vectors, hubs, targets, starts, sources):  # type: ignore[
 def connect_hubs(
     rows: GraphRows, points: NDArray[np.int64], list_size: int, pool: ThreadPool
 ) -> None:
-    """Find the hubs of points, and offer the points to their hubs as candidates.
+    """Find the hubs of points, and consider each point as a hub of its own hubs.
 
     This does nothing for metrics other than inner product.
     """

@@ -3,9 +3,9 @@
 By default, numba writes its cache next to the source, which may be read-only. It also checks only
 the source file of a function for changes, although a kernel inlines kernels of other files. Here,
 the cache is in the user's cache folder, in a subfolder named after a hash of all sources of this
-package, so any change compiles everything again; so does a change of a kernel's own file, where the
-kernels that a kernel of another package inlines have to be. If no folder is writable, every process
-compiles the kernels.
+package, so any change recompiles everything. A kernel in another package is recompiled only if its
+own file changes, so the kernels that it inlines must be in the same file. If no folder is writable,
+every process compiles the kernels.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def kernel_folder() -> Path | None:
     for source in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(source.name.encode() + b"\0" + source.read_bytes())
     candidates = [config.CACHE_DIR, os.environ.get("XDG_CACHE_HOME", "")]
-    with contextlib.suppress(RuntimeError):  # the user has no home
+    with contextlib.suppress(RuntimeError):  # the user has no home folder
         candidates.append(str(Path.home() / ".cache"))
     for root in filter(None, candidates):
         folder = Path(root) / "idiolect" / f"kernels-{digest.hexdigest()[:16]}"
@@ -105,9 +105,10 @@ def kernel(function: Callable[_P, _R]) -> Callable[_P, _R]:
 
 
 def release_compiler() -> None:
-    """Give back the memory of LLVM, some 65 MB of which its file has a copy. Linux only.
+    """Release about 65 MB of unmodified pages of the LLVM library. Linux only.
 
-    Kernels that are loaded do not need it. When another one is loaded, it is read again.
+    Loaded kernels do not need them. When another kernel is loaded, they are read from the file
+    again.
     """
     for start, length in _compiler_pages():
         ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), _DISCARD)
@@ -115,7 +116,7 @@ def release_compiler() -> None:
 
 @lru_cache(maxsize=1)
 def _compiler_pages() -> list[tuple[int, int]]:
-    """Return the (address, length) of the parts of LLVM in memory that are as in its file."""
+    """Return the (address, length) of LLVM's mappings without modified pages."""
     found = []
     start = length = 0
     with contextlib.suppress(OSError):

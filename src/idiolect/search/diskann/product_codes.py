@@ -34,13 +34,13 @@ __all__ = [
 
 _CENTROIDS = 256
 SAMPLE = 25_000
-"""Vectors that codebooks are learnt from; more are not used."""
+"""Maximum number of vectors that codebooks are learned from."""
 _ITERATIONS = 12  # of k-means
-_NEGLIGIBLE = 1e-9  # a variance, relative to the largest
+_NEGLIGIBLE = 1e-9  # variance, relative to the largest
 
 
 def code_widths(dimension: int) -> tuple[int, ...]:
-    """Return how many dimensions a byte may stand for, by increasing loss of precision."""
+    """Return the possible numbers of dimensions per byte, most precise first."""
     if dimension <= 32:
         return (1,)
     return (4, 8, 16) if dimension <= 128 else (8, 16)
@@ -130,7 +130,7 @@ def lookup_score(codes, row, table):  # type: ignore[no-untyped-def]
 
 @dataclass(frozen=True)
 class ProductCodes:
-    """The codebooks, and the rotation of vectors before they are encoded."""
+    """The codebooks, and the rotation that is applied to vectors before encoding."""
 
     centroids: NDArray[np.float32]
     """float32 (parts, dimensions of a part, 256)."""
@@ -139,7 +139,7 @@ class ProductCodes:
 
     @property
     def parts(self) -> int:
-        """Bytes of a code."""
+        """Number of parts: the bytes of a code."""
         return len(self.centroids)
 
     @classmethod
@@ -182,11 +182,11 @@ class ProductCodes:
     def arrays(
         self, codes: NDArray[np.uint8] | StreamedArray
     ) -> dict[str, NDArray[Any] | StreamedArray]:
-        """Return the arrays of a file: codes (n, parts), the centroids and the rotation."""
+        """Return the arrays to save: codes (n, parts), the centroids and the rotation."""
         return {"products": codes, "centres": self.centroids, "rotation": self.rotation}
 
     def rotate(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return vectors (n, padded dimension) as they are encoded: (n, columns of `rotation`)."""
+        """Rotate vectors (n, padded dimension) for encoding: (n, columns of `rotation`)."""
         rotated: NDArray[np.float32] = vectors[:, : len(self.rotation)] @ self.rotation
         return rotated
 
@@ -205,9 +205,9 @@ class ProductCodes:
 def _balanced_rotation(sample: NDArray[np.float32], parts: int, width: int) -> NDArray[np.float32]:
     """Return a rotation (dimension, parts x width) to principal components.
 
-    They are dealt out in descending order, each to the part with the least product of variances
-    that has room. Places that remain are zeros. A sample that the centroids can hold is not
-    rotated.
+    Components are assigned in order of decreasing variance, each to the part with the smallest
+    product of variances that is not full. Unused columns are zero. A sample with no more vectors
+    than centroids is not rotated.
     """
     dimension = sample.shape[1]
     if len(sample) <= _CENTROIDS:

@@ -69,9 +69,9 @@ def _load_all(given, normalize, queries):  # type: ignore[no-untyped-def]
 
 
 def query_rows(queries: ArrayLike, dimension: int) -> NDArray[np.float32]:
-    """Return a copy of queries (q, dimension), accepting one as (dimension,); values may be any.
+    """Return a copy of queries (q, dimension); accept one as (dimension,). Values are not checked.
 
-    A kernel is compiled for each layout of an array, so the copy always has the same.
+    A kernel is compiled for each array layout, so the copy always has the same layout.
 
     Raises:
         InputError: a query has another dimension.

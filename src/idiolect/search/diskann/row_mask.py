@@ -15,7 +15,8 @@ __all__ = ["RowMask", "check_mask"]
 class RowMask:
     """A set of rows of a graph.
 
-    What a search derives from the mask is kept, so searches with the same filter should share one.
+    Values that a search derives from the mask are cached, so searches with the same filter should
+    share one `RowMask`.
 
     Args:
         mask: bool (rows,), True for the rows in the set.
@@ -32,7 +33,7 @@ class RowMask:
         return np.flatnonzero(self.mask)
 
     def common_value(self, values: NDArray[np.int32]) -> int:
-        """Return the value (rows,) that all rows of the set have, or -1; it is kept."""
+        """Return the common value of all rows of the set in `values` (rows,), or -1; cached."""
         known = self._common
         if known is None or known[0] is not values:
             own = values[self.rows]

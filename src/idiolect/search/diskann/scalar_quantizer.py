@@ -35,7 +35,7 @@ CACHE_LINE = 64
 """Bytes of a cache line; rows are aligned and padded to it."""
 
 _REACH = {4: 2.6, 8: 5.0}
-"""Bounds in standard deviations, by bits; for 4 bits, the least error on normal data."""
+"""Bounds in standard deviations, by bits; for 4 bits, those with the least error on normal data."""
 
 # Number of probes, rank of their neighbours, and the accepted relative error; see `choose`.
 _PROBES, _NEAR, _TOLERANCE = 200, 10, 0.05
@@ -148,7 +148,7 @@ def quantize_query(query, step, bits, place):  # type: ignore[no-untyped-def]
         for j in range(query.shape[0]):
             floats[j] = query[j]
         return np.float32(1)
-    # The bits of absolute values are ordered as they are, and only integers compare in parallel.
+    # Bits of non-negative floats sort like the floats, and only integer comparisons are vectorized.
     bits_of_largest = np.int32(0)
     for j in range(query.shape[0]):
         bits_of_largest = max(

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 __all__ = ["ThreadPool", "VisitedSets", "available_cpus", "group_by_target", "work_in_background"]
 
-_NICE = 10  # about a tenth of the processor time of a thread that searches
+_NICE = 10  # about a tenth of the CPU time of a normal thread
 
 
 def available_cpus() -> int:
@@ -33,16 +33,16 @@ _LOCAL = threading.local()
 
 
 def work_in_background() -> None:
-    """Let the pools that this thread opens give way to searches: their threads run kernels alone.
+    """Give the threads of pools that this thread opens a low priority, so that searches come first.
 
-    The thread itself keeps its priority. It holds the lock of the interpreter now and then, and
-    while the system prefers other processes to it, all other threads would wait for that lock.
+    These threads only run kernels, without the GIL. This thread itself keeps its priority: it
+    sometimes holds the GIL, and with a low priority all other threads would wait for it.
     """
     _LOCAL.in_background = True
 
 
 def _lower_priority() -> None:
-    """Lower the priority of this thread. Only Linux has priorities of threads."""
+    """Lower the priority of this thread. Only Linux has priorities per thread."""
     if sys.platform == "linux":
         thread = threading.get_native_id()
         with contextlib.suppress(OSError):
@@ -53,7 +53,7 @@ def _lower_priority() -> None:
 class ThreadPool:
     """Threads for a `with` block; with one thread, the caller does the work.
 
-    In the background (see `work_in_background`), the threads of the pool do all of it.
+    In the background (see `work_in_background`), the caller does none of the work.
     """
 
     def __init__(self, threads: int | None = None) -> None:

@@ -47,7 +47,7 @@ def expression(node: Filter) -> str:
         case Condition(field, operator, value):
             assert not isinstance(value, tuple)  # only `$in` has several
             type_name = "text" if isinstance(value, str) else "number"
-            # Comparing a value of another type is neither true nor false, so the type is checked.
+            # Comparing values of different types is neither true nor false, so check the type.
             return (
                 f"(array_contains(facts, {_hash(field, type_name)}) and"
                 f" metadata[{quote(field)}] {_COMPARISONS[operator]} {quote(value)})"

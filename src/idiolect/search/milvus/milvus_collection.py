@@ -64,7 +64,7 @@ class MilvusCollection:
             raise MissingDependencyError(
                 "pymilvus is not installed", hint="pip install 'idiolect[milvus]'"
             ) from error
-        # Its errors are raised as well; it would print each of them with several tracebacks.
+        # The client also logs each error that it raises, with several tracebacks.
         logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
         with _one_line_errors():
             client = MilvusClient(uri=uri, token=token)
@@ -173,7 +173,7 @@ class MilvusCollection:
 
 
 def _among(keys: list[str]) -> str:
-    """Return the expression of keys; the client's own leaves quotes and backslashes in them."""
+    """Return the expression of keys; the client's own does not escape quotes and backslashes."""
     return f"key in [{', '.join(map(quote, keys))}]"
 
 
@@ -185,8 +185,8 @@ def _create(
     Args:
         client: a connected client.
         collection: the name of the collection.
-        dimensions: of the vectors.
-        metric: of the vector index.
+        dimensions: width of the vectors.
+        metric: metric of the vector index.
         shards: the number of shards that share the writes.
         local: whether the client is Milvus Lite, which has neither DISKANN nor array indexes.
     """

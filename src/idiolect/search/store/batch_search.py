@@ -1,7 +1,7 @@
-"""Exhaustive search of a batch of queries, by products of matrices.
+"""Exhaustive search for a batch of queries, by matrix products.
 
-One product of many queries with a block of vectors takes a fraction of the time of as many products
-with single queries, since every vector is read once.
+One product of many queries with a block of vectors takes a fraction of the time of separate
+products for each query, since every vector is read only once.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ def best_rows(
     """Return the k best (row, score) of each query in any order, larger being better.
 
     Args:
-        queries: (q, d), normalized for the cosine metric, as are the vectors.
+        queries: (q, d); like the vectors, normalized for the cosine metric.
         vectors: (m, d).
         rows: (m,) the row number of each vector.
         mask: (m,) the vectors to search.
-        metric: of the scores.
-        k: how many.
+        metric: the metric of the scores.
+        k: number of results per query.
     """
     places = np.flatnonzero(mask)
     if not len(places):

@@ -34,7 +34,7 @@ class Damage:
     """One damaged part of a store."""
 
     place: str
-    """The file, and the item in it if only one is damaged."""
+    """The file, and the item if only one is damaged."""
     problem: str
     derived: bool
     """Whether it can be rebuilt from the ledger."""
@@ -43,13 +43,13 @@ class Damage:
 def find_damage(ledger: Ledger, graphs: Path, dimensions: int) -> Iterator[Damage]:
     """Yield all damage of a store, without changing anything.
 
-    The full-text indexes are checked last, because SQLite checks them only with the write lock;
-    where the ledger cannot be written, in a temporary copy.
+    The full-text indexes are checked last, because SQLite needs the write lock for it. If the
+    ledger is read-only, they are checked in a temporary copy.
 
     Args:
-        ledger: of the store.
+        ledger: the ledger of the store.
         graphs: the parent folder of the graph segments.
-        dimensions: of the vectors.
+        dimensions: width of the vectors.
 
     Raises:
         InputError: another process was still writing at the end of the wait.
@@ -127,7 +127,7 @@ def _item_damage(
 
 
 def _index_entries(row: Row) -> Iterator[tuple[str, Scalar | bytes]]:
-    """Yield what the metadata index should hold; nothing for JSON that a checksum reports."""
+    """Yield the expected entries of the metadata index; none for JSON that is damaged."""
     with contextlib.suppress(ValueError):
         yield from scalars(row.fields())
 

@@ -8,9 +8,9 @@ rows added since a file was made are above its last row, and deleted rows have a
 `synchronous=FULL`: a write is on disk before it is acknowledged. Any number of processes read while
 one writes; a second writer waits.
 
-Where the folder cannot be written, SQLite cannot make the files that its readers share. The ledger
-is then opened for reading: with the log of a writer if there is one, otherwise as a file that does
-not change, and again when it has changed.
+If the folder is read-only, SQLite cannot create the files that its readers share. The ledger is
+then opened read-only: with the log of a writer if there is one, otherwise as an immutable file,
+which is reopened when it has changed.
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ APPLICATION_ID = 0x1D101EC7
 
 _VERSION = 2
 _LOG_PAGES = 8192
-"""Pages in SQLite's log before they are copied to the database, 64 MiB. Pages of indexes that many
-writes change are then copied once; with the default of 1,000 pages, writes take a third longer."""
+"""Pages (64 MiB) in SQLite's log before a checkpoint copies them to the database. An index page
+that many writes change is then copied once; with the default of 1,000 pages, writes take a third
+longer."""
 _CACHE = 64 << 20  # bytes that SQLite caches for each thread
 _SCHEMA = f"""
     CREATE TABLE settings (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
@@ -112,7 +113,7 @@ class Ledger:
 
     @classmethod
     def create(cls, path: Path, wait: float, settings: dict[str, str | int]) -> None:
-        """Create the file unless it exists. Other processes never see it without its tables.
+        """Create the file if it does not exist. Other processes never see it without its tables.
 
         Raises:
             InputError: a file of another program exists at the path.
@@ -138,7 +139,7 @@ class Ledger:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """Begin a read transaction: it sees one state, whatever others write meanwhile."""
+        """Begin a read transaction, which sees one state, unaffected by concurrent writes."""
         db = self._connection()
         with _one_line_errors(self.path):
             db.execute("BEGIN")
@@ -168,7 +169,7 @@ class Ledger:
                 raise
 
     def check_writable(self) -> None:
-        """Refuse to write where the folder can only be read.
+        """Raise an error if the store is read-only.
 
         Raises:
             InputError: the folder or the ledger cannot be written.
@@ -187,7 +188,7 @@ class Ledger:
 
     @contextlib.contextmanager
     def writable_copy(self) -> Iterator[sqlite3.Connection]:
-        """Return `connection()`, or one to a temporary copy where the ledger cannot be written."""
+        """Return `connection()`, or one to a temporary copy if the ledger is read-only."""
         if _is_writable(self.path):
             with self.connection() as db:
                 yield db
@@ -229,7 +230,7 @@ class Ledger:
 
 
 def _is_writable(path: Path) -> bool:
-    """Whether a ledger and its folder can be written."""
+    """Return whether a ledger and its folder are writable."""
     return os.access(path.parent, os.W_OK) and (not path.exists() or os.access(path, os.W_OK))
 
 
@@ -238,7 +239,7 @@ def _log(path: Path) -> Path:
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
-    """Return what changes when the ledger or its log is written."""
+    """Return file attributes that change when the ledger or its log is written."""
     found = [file.stat() for file in (path, _log(path)) if file.exists()]
     return tuple(value for one in found for value in (one.st_mtime_ns, one.st_size, one.st_ino))
 
@@ -301,7 +302,7 @@ def check_ledger(db: sqlite3.Connection, path: Path) -> None:
 
 
 def damaged(path: Path, problem: object) -> CheckpointError:
-    """Return the error about a ledger whose content is not what was written."""
+    """Return the error for a ledger with damaged content."""
     return CheckpointError(
         f"{path} is damaged, or is not an index: {problem}",
         hint="run `idiolect index verify` for details; restore a snapshot",
@@ -335,5 +336,5 @@ def _one_line_errors(path: Path) -> Iterator[None]:
                 hint="nothing was changed; free disk space and try again",
             ) from error
         raise CheckpointError(f"{path}: {error}", hint="check the disk and permissions") from error
-    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # also of SQLite's own messages
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # SQLite's message may be damaged
         raise damaged(path, error) from error

@@ -49,7 +49,7 @@ class Lexical:
         return str(self._db.execute(query).fetchone()[0])
 
     def _indexed(self, rows: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
-        """Yield the text of each row as the index reads it."""
+        """Yield the text of each row in the form in which it is indexed."""
         language = self._language
         return ((row, index_text(text, language)) for row, text in rows)
 
@@ -163,7 +163,7 @@ class Lexical:
 
 
 def add_functions(db: sqlite3.Connection) -> None:
-    """Add the SQL function of the views to a connection."""
+    """Add the SQL function that the views use to a connection."""
     db.create_function("index_text", 2, index_text, deterministic=True)
 
 

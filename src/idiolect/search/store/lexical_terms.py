@@ -1,13 +1,13 @@
-"""Terms of a text: what the full-text index stores, and which places of a text a query matches.
+"""Terms of a text: how it is indexed for full-text search, and where a query matches it.
 
-FTS5 splits text at spaces and punctuation, and stems English. Two things are done before:
+FTS5 splits text at spaces and punctuation, and stems English. Text is preprocessed in two ways:
 
-- Chinese, Japanese, Korean, Thai, Lao, Khmer and Burmese do not separate words by spaces, or join
-  them to compounds. Their text is indexed as overlapping pairs of characters, as in Lucene's
-  CJKAnalyzer, and that of the last four, which are alphabets, as overlapping triples. Marks such as
-  Thai vowels and tones belong to the character before them. In any language of the index, text in
-  other scripts is not changed by this.
-- In an index of another language than English, words are stemmed by Snowball (Porter 2001).
+- Chinese, Japanese, Korean, Thai, Lao, Khmer and Burmese do not separate words by spaces, or form
+  compounds. Chinese, Japanese and Korean are indexed as overlapping bigrams of characters, as in
+  Lucene's CJKAnalyzer; the other four, which have alphabets, as overlapping trigrams. Marks such as
+  Thai vowels and tones belong to the character before them. This applies to indexes of all
+  languages, and does not change text in other scripts.
+- If the language of the index is not English, words are stemmed by Snowball (Porter 2001).
 
 >>> index_text("赤いランプ (red lamps)", "en")
 ' 赤い いラ ラン ンプ プ  (red lamps)'
@@ -16,8 +16,8 @@ FTS5 splits text at spaces and punctuation, and stems English. Two things are do
 >>> query_terms("ランプ", "en")
 ['"ラン"', '"ンプ"']
 
-Each character begins a term, at the end a shorter one. So a query that is shorter than a term, such
-as a single character, is the prefix of a term wherever it occurs.
+A term starts at every character; the last ones are shorter. So a query that is shorter than a term,
+such as a single character, is the prefix of a term wherever it occurs.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ _SNOWBALL = {
     "tr": "turkish",
 }
 _PORTER = ("en", "ja", "km", "ko", "lo", "my", "th", "zh")
-"""Texts in languages without stems may contain English words."""
+"""These languages have no stemmer; their texts may contain English words."""
 LANGUAGES = ("none", *sorted([*_PORTER, *_SNOWBALL]))
 """Languages of an index, by ISO 639-1 code; `none` for no stemming."""
 
@@ -81,22 +81,22 @@ _MARKS = (
     "\u102b-\u103e\u1056-\u1059\u105e-\u1060\u1062-\u1064\u1067-\u106d\u1071-\u1074\u1082-\u108d"
     "\u17b4-\u17d3\u17dd"  # Khmer
 )
-"""Vowels, tones and other signs that are written around a letter, and are not letters to FTS5."""
+"""Combining vowels, tones and other signs, which FTS5 does not treat as letters."""
 _IDEOGRAPHS = (
     "\u3005-\u3007\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9f"
     "\u3105-\u312f\u31a0-\u31bf\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003fffd"
     "\u1100-\u11ff\u3131-\u318e\ua960-\ua97c\uac00-\ud7fb\uffa1-\uffdc"
 )
-"""Chinese, Japanese and Korean, whose characters say more."""
+"""Chinese, Japanese and Korean characters, indexed as bigrams."""
 _LETTERS = (
     "\u0e01-\u0e3a\u0e40-\u0e4e\u0e81-\u0ebd\u0ec0-\u0ece\u0edc-\u0edf"
     "\u1000-\u103f\u1050-\u109d\u1780-\u17d3\u17d7\u17dc\u17dd"
 )
-"""Thai, Lao, Burmese and Khmer."""
+"""Thai, Lao, Burmese and Khmer characters, indexed as trigrams."""
 _UNSPACED = _IDEOGRAPHS + _LETTERS
 _JOINED = "\u3099\u309a\uff9e\uff9f\u1160-\u11ff\ufe00-\ufe0f\U000e0100-\U000e01ef"
-"""Further parts of the character before them: voicing marks, vowels and finals of Korean syllables
-that are not composed, and variants."""
+"""Other code points that belong to the character before them: voicing marks, vowels and finals of
+decomposed Korean syllables, and variation selectors."""
 _RUN = f"[{_IDEOGRAPHS}][{_IDEOGRAPHS}{_JOINED}]*|[{_LETTERS}]+"
 _WORD = f"[^\\W_{_UNSPACED}](?:[^\\W_{_UNSPACED}]|[\u0300-\u036f])*"
 _LETTER = re.compile(f"[{_LETTERS}]")
@@ -139,7 +139,7 @@ def tokenizer(language: str) -> str:
 
 
 def index_text(text: str, language: str) -> str:
-    """Return what is indexed for a text; the text itself if FTS5 can read it as it is."""
+    """Return the form of a text that is indexed; the text itself if it needs no preprocessing."""
     if language in _SNOWBALL:
         text = unicodedata.normalize("NFC", text)
         text = _compiled(_WORD).sub(lambda word: _stem(word[0], language), text)
@@ -173,17 +173,17 @@ def text_terms(text: str, language: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Matches:
-    """Where the terms of a query are in a text, in characters."""
+    """The positions of a query's terms in a text, in characters."""
 
     start: int
     end: int
-    """The part of the text with most terms."""
+    """The part of the text with the most terms."""
     places: list[tuple[int, int]]
-    """All matched places, in order."""
+    """All matched spans, in order."""
 
 
 def find_matches(query: str, text: str, language: str) -> Matches:
-    """Find the terms of a query in a text, and the part of the text with most of them."""
+    """Find the terms of a query in a text, and the part of the text with the most terms."""
     wanted = set(text_terms(query, language))
     spans: list[tuple[int, int, str]] = []
     for start, end, terms in _tokens(text, language, single=True):
@@ -198,9 +198,9 @@ def find_matches(query: str, text: str, language: str) -> Matches:
 
 
 def excerpt(query: str, text: str, before: str, after: str, language: str) -> str:
-    """Return the part of a text with most terms of a query, and mark them.
+    """Return the part of a text with the most terms of a query, and mark these.
 
-    It is for texts that are not indexed as they are; FTS5 makes the others' excerpts.
+    This is for texts that are preprocessed for indexing; FTS5 creates the excerpts of others.
     """
     found = find_matches(query, text, language)
     start, end = found.start, found.end
@@ -214,14 +214,14 @@ def excerpt(query: str, text: str, before: str, after: str, language: str) -> st
 
 
 def _characters(run: str) -> list[str]:
-    """Split a run into characters, each in its normal form."""
+    """Split a run into characters, each in Unicode normal form."""
     return [
         unicodedata.normalize("NFKC", _VARIANT.sub("", part)) for part in _CHARACTER.findall(run)
     ]
 
 
 def _size(run: str) -> int:
-    """Return how many characters a term has: two, or three of an alphabet."""
+    """Return the number of characters per term: two, or three for alphabets."""
     return 3 if _LETTER.match(run) else 2
 
 
@@ -230,7 +230,7 @@ def _grams(run: str, *, tails: bool = False) -> list[str]:
 
     Args:
         run: Text of a script without spaces.
-        tails: Also the ends that are shorter than a term, so that each character begins a term.
+        tails: Also return the shorter terms at the end, so that a term starts at every character.
     """
     characters, size = _characters(run), _size(run)
     last = len(characters) if tails else max(1, len(characters) - size + 1)
@@ -255,13 +255,13 @@ def _stemmer(name: str) -> Callable[[str], str]:
 
 
 def _tokens(text: str, language: str, *, single: bool) -> Iterator[tuple[int, int, list[str]]]:
-    """Yield the place of each word and character, and the terms that match it.
+    """Yield the span of each token, and the terms that match it.
 
     Args:
         text: A text or a query.
-        language: Of the index.
-        single: Yield each character of a script without spaces, with all terms and shorter queries
-            that it is a part of. Otherwise, in a query, a run is one token with its terms.
+        language: Language of the index.
+        single: Whether each character of a script without spaces is a token, with all terms and
+            shorter queries that it is a part of. Otherwise a run of such characters is one token.
     """
     for token in _compiled(f"({_RUN})|{_WORD}").finditer(text):
         if token[1] is None:
@@ -290,7 +290,7 @@ def _folded(word: str, language: str) -> str:
 
 
 def _window(text: str, spans: list[tuple[int, int, str]]) -> tuple[int, int]:
-    """Return the first and last token of the window with most different terms, the earliest."""
+    """Return the first and last token of the earliest window with the most distinct terms."""
     sizes = [1 if _compiled(_RUN).match(text, start) else 2 for start, *_ in spans]
     counts = Counter[str]()
     best = found = first = size = 0
@@ -313,7 +313,7 @@ def _window(text: str, spans: list[tuple[int, int, str]]) -> tuple[int, int]:
 
 
 def _extended(sizes: list[int], place: int, step: int, room: int) -> tuple[int, int]:
-    """Move a place as far as there is room for the next; return it, and the room that is left."""
+    """Move a position while the next token fits; return it, and the remaining room."""
     while 0 <= place + step < len(sizes) and sizes[place + step] <= room:
         place += step
         room -= sizes[place]
@@ -321,7 +321,7 @@ def _extended(sizes: list[int], place: int, step: int, room: int) -> tuple[int, 
 
 
 def _joined(spans: list[tuple[int, int, str]]) -> Iterator[tuple[int, int]]:
-    """Yield the matched places; those that touch are one."""
+    """Yield the matched spans; adjacent ones are joined."""
     left = right = -1
     for start, end, matched in spans:
         if not matched:

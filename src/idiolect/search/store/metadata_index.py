@@ -76,7 +76,7 @@ class MetadataIndex:
         )
 
     def remove_unknown(self, rows: Iterable[int]) -> None:
-        """Remove the entries of rows whose metadata is not known, which reads all entries."""
+        """Remove the entries of rows whose metadata is unknown; this scans all entries."""
         self._db.executemany(
             "DELETE FROM facts WHERE field = ? AND row = ?",
             ((field, row) for row in rows for field in self._numbers.values()),
@@ -114,7 +114,10 @@ class MetadataIndex:
         return self._match(node)
 
     def labels(self, name: str, rows: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Number the values of a field: 0 on for each of `rows` (ascending), -1 without a value."""
+        """Number the values of a field from 0; return the number for each of `rows`, -1 for none.
+
+        `rows` must be ascending.
+        """
         number = self._numbers.get(name)
         labels = np.full(len(rows), -1, np.int32)
         query = "SELECT value, row FROM facts WHERE field = ? ORDER BY value, row"

@@ -1,8 +1,8 @@
 """`Namespace`: reads and writes the items of one namespace on one connection.
 
-A change of vector, or of the label that a graph knows, gives the item a new row, and the old row a
-tombstone. Another change of text or metadata keeps the row, so the graph does not change. The
-full-text index, the metadata index and the checksums change with the item, in the same transaction.
+If the vector or the label of an item changes, the item gets a new row, and the old row a tombstone.
+Other changes of text or metadata keep the row, so the graph does not change. The full-text index,
+the metadata index and the checksums change with the item, in the same transaction.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class Namespace:
             items: n checked items with distinct ids and metadata in JSON types.
             metadata: (n,) the metadata of each item as JSON text.
             vectors: (n, dimensions) the vector of each item.
-            label_field: the field by whose values the graph has edges; see `Store.open`.
+            label_field: the metadata field that is the label of an item; see `Store.open`.
         """
         old = {row.id: row for row in self.rows(item.id for item in items)}
         old_vectors = dict(self.vectors([row.row for row in old.values()]))
@@ -226,7 +226,7 @@ class Namespace:
         return self.metadata_index.rows(node) if self.count() else np.empty(0, np.int64)
 
     def page(self, after: int, limit: int) -> list[Row]:
-        """Return the next items after a row number, in the order of their writing."""
+        """Return up to `limit` items after a row number, in the order of writing."""
         cursor = self._db.execute(
             "SELECT row, id, text, metadata FROM items WHERE namespace = ? AND row > ?"
             " ORDER BY row LIMIT ?",
@@ -260,7 +260,7 @@ def checksum(item: Item | Row, metadata: str, vector: bytes) -> int:
 
 
 def _has_metadata(row: Row, encoded: str, item: Item) -> bool:
-    """Whether a row has the metadata of an item; one whose metadata is damaged has not."""
+    """Return whether a row has the metadata of an item; damaged metadata never matches."""
     if row.metadata == encoded:
         return True
     try:
@@ -270,7 +270,7 @@ def _has_metadata(row: Row, encoded: str, item: Item) -> bool:
 
 
 def _has_label(row: Row, item: Item, field: str | None) -> bool:
-    """Whether a row has the label of an item."""
+    """Return whether a row has the label of an item."""
     if field is None:
         return True
     try:
@@ -280,12 +280,12 @@ def _has_label(row: Row, item: Item, field: str | None) -> bool:
 
 
 def _insert_values(db: sqlite3.Connection, table: str, columns: int, values: Sequence[Any]) -> None:
-    """Insert rows into a table, several with one statement, which takes a third less time.
+    """Insert rows into a table, several per statement, which takes a third less time.
 
     Args:
         db: a connection in a transaction.
-        table: its name.
-        columns: how many it has.
+        table: the name of the table.
+        columns: the number of its columns.
         values: (rows * columns,) the values of all rows.
     """
     row = f"({','.join('?' * columns)})"

@@ -1,8 +1,8 @@
-"""Snapshots: complete copies of the ledger, taken while others write, and restored atomically.
+"""Snapshots: complete copies of the ledger, taken during writes, and restored atomically.
 
-SQLite copies one state to a temporary file, which gets its name when it is complete. A restore is
-one transaction: if it is killed, the store is unchanged. A restored ledger gets a new epoch, so
-that readers discard their cached views, and no graphs: the next merge rebuilds them.
+SQLite copies one state to a temporary file, which gets its final name when it is complete. A
+restore is one transaction: if it is interrupted, the store is unchanged. A restored ledger has a
+new epoch, so that readers discard their cached views, and no graphs, which the next merge rebuilds.
 """
 
 from __future__ import annotations

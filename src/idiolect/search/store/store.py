@@ -109,25 +109,25 @@ class Store(StoreReader):
 
         Args:
             path: the folder of the store.
-            dimensions: of the vectors, 2 to 4,096; an existing store must have the same.
-            metric: of a new store: `cosine`, `inner` or `l2`.
-            language: of the texts, by which words are stemmed: a code such as `en` or `de`, or
-                `none`; see `idiolect.search.store.lexical_terms`. By default `en` in a new store;
-                an existing one must have the same.
+            dimensions: width of the vectors, 2 to 4,096; an existing store must have the same.
+            metric: metric of a new store: `cosine`, `inner` or `l2`.
+            language: language of the texts, for stemming: a code such as `en` or `de`, or `none`;
+                see `idiolect.search.store.lexical_terms`. By default `en` for a new store; an
+                existing store must have the same.
             wait: seconds to wait for another writer.
             merge_after: the number of unmerged items in a namespace that triggers a merge into its
                 graph. A namespace with fewer items has no graph.
             background: whether merges run automatically in a background thread, or only when
                 `merge` is called.
-            memory: where vectors and edges of graphs are when they are searched: `ram`, the default
-                of a new store, or `disk`, with only codes of at most a sixteenth of the vectors in
-                memory. It is stored; the next merge of an existing store applies it.
-            memory_limit: memory of the process, which merges on disk keep to: bytes, or a text such
-                as `2GB`. It is stored. By default what the process uses, and an eighth of the
-                vectors or 256 MiB.
-            label_field: of a new store on disk, a metadata field with one value for an item, such
-                as its category. The graph has edges among the items of each value, so that a filter
-                that selects one value, alone or with other conditions, is faster.
+            memory: where graphs keep vectors and edges during a search: `ram`, the default of a new
+                store, or `disk`, where only codes of at most a sixteenth of the vectors' size are
+                in memory. The setting is stored; the next merge applies it to an existing store.
+            memory_limit: memory limit of the process during merges with `disk`: bytes, or a text
+                such as `2GB`. It is stored. By default the current memory of the process plus an
+                eighth of the vectors (at least 256 MiB).
+            label_field: for a new store on disk, a metadata field with one value per item, such as
+                its category. The graph gets extra edges among the items with the same value, so
+                that filters that select one value, alone or with other conditions, are faster.
 
         Raises:
             InputError: the store does not exist and `dimensions` are missing, the folder or the

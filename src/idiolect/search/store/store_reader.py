@@ -91,7 +91,10 @@ class StoreReader:
         return {id: found[id] for id in unique_ids if id in found}
 
     def items(self, *, namespace: str = "", vectors: bool = False) -> Iterator[Item]:
-        """Stream all items in the order of their writing; concurrent writes may be included."""
+        """Stream all items in the order in which they were written.
+
+        Concurrent writes may be included.
+        """
         after = 0
         while True:
             with self._ledger.reading() as db:
@@ -171,7 +174,7 @@ class StoreReader:
         """Return the k nearest items of each query; all queries see one state of the store.
 
         Args:
-            vectors: (q, dimensions) the queries, which the graph answers in one call.
+            vectors: (q, dimensions) the queries. They are searched in one call of the graph.
             top_k: as in `query`.
             filter: as in `query`.
             namespace: as in `query`.
@@ -245,7 +248,7 @@ class StoreReader:
         """Yield a namespace and its view, both of the same state of the ledger."""
         for last_attempt in (False, False, True):
             with self._ledger.reading() as db:
-                # The first read fixes the state. The lock precedes it, so views only advance.
+                # The first read fixes the state. Take the lock before it, so views only advance.
                 with self._lock:
                     space = Namespace.find(db, name)
                     try:
@@ -271,7 +274,7 @@ class StoreReader:
     def _hits(
         self, space: Namespace, found: Sequence[Sequence[tuple[int, float]]]
     ) -> Sequence[Hits]:
-        """Return the hits of each list of (row, score); an item of several lists is read once."""
+        """Return the hits of each list of (row, score); an item in several lists is read once."""
         numbers = dict.fromkeys(row for pairs in found for row, _ in pairs)
         path = self._ledger.path
         rows = {row.row: (row.id, row.text, _fields(row, path)) for row in space.by_row(numbers)}
@@ -293,8 +296,8 @@ def load_items(
     Args:
         space: the namespace of the rows.
         rows: as stored.
-        path: of the ledger, for messages.
-        vectors: whether to read them.
+        path: the path of the ledger, for messages.
+        vectors: whether to read the vectors.
 
     Raises:
         CheckpointError: the metadata of an item is damaged; the message names the item.
@@ -307,7 +310,7 @@ def load_items(
 
 
 def _fields(row: Row, path: Path) -> dict[str, Any]:
-    """Return the metadata of an item of the ledger `path`.
+    """Return the metadata of an item in the ledger at `path`.
 
     Raises:
         CheckpointError: it is damaged; the message names the item.

@@ -1,4 +1,4 @@
-"""The settings of a store: they are checked when it is created, and kept in its ledger."""
+"""The settings of a store, which are checked when it is created and stored in its ledger."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Memory", "check_label_field", "create_store", "remember_memory"]
 
 Memory = Literal["ram", "disk"]
-"""Where vectors and edges of graphs are when they are searched."""
+"""Where graphs keep vectors and edges during a search."""
 
 _MAX_DIMENSIONS = 4096
 
@@ -24,7 +24,7 @@ _MAX_DIMENSIONS = 4096
 def remember_memory(
     path: Path, memory: Memory | None, memory_limit: int | str | None, wait: float
 ) -> None:
-    """Store where the graphs of a store are searched, if it has changed.
+    """Store the settings `memory` and `memory_limit`, if they are given and have changed.
 
     Raises:
         InputError: the memory is unknown, or its limit is not a size.
@@ -44,7 +44,7 @@ def remember_memory(
 
 
 def check_label_field(field: str, memory: Memory | None) -> str:
-    """Return a label field, which only a store on disk can have.
+    """Return a label field if the store is on disk; others cannot have one.
 
     Raises:
         InputError: the store is not on disk.

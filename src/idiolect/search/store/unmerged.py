@@ -1,9 +1,9 @@
 """`Unmerged`: the newest vectors of a namespace, which are not in its graph yet.
 
-They lie in one array that grows in place, and a search compares the query with all of them. Each
-batch of writes adds to the array, so a reader reads every vector from the ledger once. Beside a
-graph, whose compiled kernels take as long to load as hundreds of searches, short codes of the
-vectors are compared first (`unmerged_codes`).
+They are in one array that grows in place, and a search compares the query with all of them. New
+writes are appended to the array, so a reader reads every vector from the ledger only once. If the
+namespace has a graph, short codes of the vectors are compared first (`unmerged_codes`). Otherwise
+they are not used: loading numba takes as long as hundreds of searches.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ __all__ = ["Unmerged"]
 
 _GATHER = 0.25  # fraction of the vectors below which copying them is faster than scoring all
 _BLOCK = 4096  # vectors copied or subtracted at once
-_CODED = 2000  # vectors from which on codes are faster
+_CODED = 2000  # number of vectors from which codes are faster
 
 
 class _Buffer:
-    """Arrays for all states of the vectors, which only the newest state writes to."""
+    """Arrays shared by all states of the vectors; only the newest state writes to them."""
 
     def __init__(self, size: int, dimensions: int) -> None:
         self.rows = np.empty(size, np.int64)
@@ -63,7 +63,7 @@ class Unmerged:
         return int(self.alive.sum())
 
     def without(self, deleted: NDArray[np.int64]) -> Unmerged:
-        """Return the state after rows were deleted; rows that are not here are skipped."""
+        """Return the state after rows were deleted; unknown rows are skipped."""
         places = np.searchsorted(self.rows, deleted)
         places = places[places < len(self.rows)]
         alive = self.alive.copy()
@@ -71,13 +71,13 @@ class Unmerged:
         return Unmerged(self.rows, self.vectors, alive, self._buffer)
 
     def after(self, row: int) -> Unmerged:
-        """Return the vectors of rows above `row` in an array of their own."""
+        """Return the vectors of rows above `row` in a new array."""
         kept = np.flatnonzero(self.alive & (self.rows > row))
         empty = Unmerged.empty(self.vectors.shape[1])
         return empty.append(self.rows[kept], self.vectors[kept])
 
     def append(self, rows: NDArray[np.int64], vectors: NDArray[np.float32]) -> Unmerged:
-        """Return the state after rows were added; they are above all others."""
+        """Return the state after rows were added; their numbers are above all others."""
         kept, added = len(self.rows), len(rows)
         buffer, alive = self._buffer, self.alive
         if kept + added > len(buffer.rows):
@@ -100,14 +100,14 @@ class Unmerged:
         *,
         coded: bool = False,
     ) -> list[tuple[int, float]]:
-        """Return the k best (row, score) in any order, of the chosen rows or of all.
+        """Return the k best (row, score) in any order.
 
         Args:
             query: (d,).
-            metric: of the scores.
-            k: how many.
+            metric: the metric of the scores.
+            k: number of results.
             chosen: (m,) the rows to search, by default those that are not deleted.
-            coded: whether to compare codes first, which finds the same and loads numba.
+            coded: whether to compare codes first. The results are the same; it loads numba.
         """
         places = np.flatnonzero(self.alive if chosen is None else chosen)
         if coded and len(places) > max(k, _CODED, _GATHER * len(self.rows)):
@@ -130,7 +130,7 @@ def _scores(
 ) -> NDArray[np.float32]:
     """Score vectors (m, d).
 
-    `vectors @ query` would start the threads of the linear algebra library. Where other processes
+    This avoids `vectors @ query`, which starts the threads of the BLAS library. If other processes
     use the processors too, waiting for these threads takes a hundred times as long as the product.
     """
     if metric != "l2":

@@ -1,11 +1,11 @@
-"""Codes of unmerged vectors, by which an exhaustive search reads a quarter of the bytes.
+"""8-bit codes of unmerged vectors, so that an exhaustive search reads a quarter of the bytes.
 
-A vector `x` is `scale * c + e`, with `c` whole numbers from -127 to 127. So is the query `q`, and
-the product of the whole numbers estimates `x · q`. The estimate is off by at most `|e_x| |q| +
-|x - e_x| |e_q|`. A search therefore scores exactly only the vectors that may be among the best,
-given these bounds, and its results are those of scoring all of them.
+A vector `x` is `scale * c + e`, with integers `c` from -127 to 127 and a rounding error `e`. The
+query `q` is encoded in the same way, and the product of the integers estimates `x · q`. The error
+of the estimate is at most `|e_x| |q| + |x - e_x| |e_q|`. A search computes exact scores only for
+vectors that can be among the best, given these bounds, so its results are exact.
 
-This module imports numba, so it is imported only where a graph needs that, too.
+This module imports numba, so it is imported only if there is a graph, which needs numba, too.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _ROUNDING = 1e-5  # relative error of products in float32, with room to spare
 
 @kernel
 def _bound_products(codes, scales, errors, lengths, query, scale, error, length, least, most):  # type: ignore[no-untyped-def]
-    """Write bounds of the products of a query and of each vector of `least` (n,) and `most` (n,).
+    """Bound the inner products of a query with each vector, in `least` (n,) and `most` (n,).
 
-    `query` has whole numbers as signed bytes; `scale`, `error` and `length` are its own.
+    `query` is int8; `scale`, `error` and `length` are those of the query.
     """
     lines = codes.shape[1] // 64
-    offset = np.int32(0)  # of codes being stored plus 128
+    offset = np.int32(0)  # codes are stored plus 128
     for number in query:
         offset += 128 * np.int32(np.int8(number))
     for i in range(least.shape[0]):
@@ -53,8 +53,8 @@ class UnmergedCodes:
     """The codes of the first vectors of an array that grows in place.
 
     Args:
-        size: The most vectors there can be.
-        dimensions: Of a vector.
+        size: Maximum number of vectors.
+        dimensions: Width of the vectors.
     """
 
     def __init__(self, size: int, dimensions: int) -> None:
@@ -74,14 +74,14 @@ class UnmergedCodes:
         k: int,
         places: NDArray[np.intp],
     ) -> NDArray[np.intp]:
-        """Return the places that may be among the k best of `places`.
+        """Return those of `places` whose vectors can be among the k best.
 
         Args:
-            vectors: (m, d) all vectors so far.
+            vectors: (m, d) all current vectors.
             query: (d,).
-            metric: of the scores.
-            k: how many; at most as many as there are places.
-            places: of the vectors to search, ascending.
+            metric: the metric of the scores.
+            k: number of results; at most the number of places.
+            places: ascending indices of the vectors to search.
         """
         self._encode(vectors)
         count = len(vectors)
@@ -104,7 +104,7 @@ class UnmergedCodes:
         return found
 
     def _encode(self, vectors: NDArray[np.float32]) -> None:
-        """Encode the vectors that are new."""
+        """Encode the vectors that are not encoded yet."""
         with self._lock:
             start, stop = self._count, len(vectors)
             if start >= stop:
@@ -120,7 +120,7 @@ class UnmergedCodes:
 
 
 def _round(vectors: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return whole numbers (n, d) from -127 to 127, and the scale of each vector (n,)."""
+    """Return integers (n, d) from -127 to 127 as floats, and the scale of each vector (n,)."""
     scales = np.abs(vectors).max(1) / np.float32(127)
     used = np.where(scales > 0, scales, np.float32(1))
     return np.rint(vectors / used[:, None]), scales

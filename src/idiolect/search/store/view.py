@@ -57,7 +57,7 @@ class View:
     segment: GraphSegment | None
     """The graph that is searched."""
     alive: NDArray[np.bool_]
-    """(graph.rows,) which graph ids hold an item that is not deleted."""
+    """(graph.rows,) True for graph ids of items that are not deleted."""
     last_row: int
     last_tombstone: int
     pending: Unmerged
@@ -161,9 +161,10 @@ class View:
         """Return the k best (row, score) of each query, larger being better.
 
         Args:
-            queries: (q, dimensions) checked vectors, which the graph answers in one call.
-            top_k: how many.
-            selection: the text of a filter, and a function that reads its rows; rows are cached.
+            queries: (q, dimensions) checked vectors. They are searched in one call of the graph.
+            top_k: number of results per query.
+            selection: the text of a filter, and a function that reads the matching rows; these are
+                cached by the text.
         """
         queries = _prepare(queries, self.metric)
         chosen = self._selection(*selection) if selection else None

@@ -1,1 +1,1 @@
-"""Who may send a request, how often, and how large it may be."""
+"""Access control: authentication, rate limits, and limits on request bodies."""

@@ -1,4 +1,4 @@
-"""`ApiKeys`: who may do what.
+"""`ApiKeys`: API keys with scopes.
 
 Keys are random; only their salted hashes are stored, in a JSON file:
 
@@ -6,8 +6,8 @@ Keys are random; only their salted hashes are stored, in a JSON file:
 
 The file is read again when it changes, so keys are added and revoked while the server runs.
 
-A key that is sent is compared with all stored ones in constant time, so the time of an answer
-reveals nothing about them.
+The key of a request is compared with all stored ones in constant time, so response times reveal
+nothing about them.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ from idiolect.text.format_version import check_format, with_format
 __all__ = ["SCOPES", "ApiKey", "ApiKeys", "add_key", "hash_key", "read_keys", "revoke_key"]
 
 SCOPES = ("search", "encode", "generate", "write", "metrics")
-"""What a key may permit."""
+"""The possible scopes of a key."""
 _PREFIX = "idk-"
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ApiKey:
-    """A key, without the key itself."""
+    """The record of a key, without the key itself."""
 
     name: str
-    """For logs."""
+    """Name of the key, for logs."""
     hash: str
     """The salt and the hash, in hexadecimal."""
     scopes: tuple[str, ...] = SCOPES
     expires: str | None = None
-    """Time in ISO 8601, or None."""
+    """Time of expiry in ISO 8601, or None."""
 
     def is_expired(self, now: datetime) -> bool:
-        """Return whether the key is not valid any more."""
+        """Return whether the key has expired."""
         return self.expires is not None and datetime.fromisoformat(self.expires) <= now
 
 
@@ -80,16 +80,16 @@ class ApiKeys:
         return self._path is not None or bool(self._fixed)
 
     def find(self, sent: str) -> ApiKey | None:
-        """Return the valid key that was sent; None if it is unknown or expired."""
+        """Return the record of the sent key; None if it is unknown or expired."""
         self._refresh()
         now, found = datetime.now(UTC), None
-        for key in (*self._fixed, *self._stored):  # all of them, whichever matches
+        for key in (*self._fixed, *self._stored):  # constant time: compare all
             if _matches(sent, key.hash) and not key.is_expired(now):
                 found = key
         return found
 
     def _refresh(self) -> None:
-        """Read the file again if it has changed; one that cannot be read changes nothing."""
+        """Read the file again if it has changed; if it cannot be read, keep the current keys."""
         if self._path is None or time.monotonic() - self._checked < 0.2:
             return
         with self._lock:
@@ -145,13 +145,13 @@ def read_keys(path: Path) -> tuple[ApiKey, ...]:
 def add_key(
     path: Path, name: str, scopes: Sequence[str] = SCOPES, days: float | None = None
 ) -> str:
-    """Make a key, store its hash in a file, and return it.
+    """Create a key, store its hash in a file, and return the key.
 
     Args:
         path: The file, which is created if it is missing.
-        name: The key's name.
-        scopes: What it permits.
-        days: After how many days it expires; by default never.
+        name: The name of the key.
+        scopes: The scopes of the key.
+        days: Days until it expires; by default never.
 
     Raises:
         InputError: The name is taken, a scope is unknown, or the file cannot be written.

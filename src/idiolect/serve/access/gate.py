@@ -1,9 +1,9 @@
-"""`Gate`: everything that is checked before a request reaches its route.
+"""`Gate`: middleware with all checks before a request reaches its route.
 
-In order: the key and its scope, the rate, the type and size of the body. The body is read here,
-with a time limit, so that a slow or endless one costs a connection and nothing else. While a route
-works, the gate waits for the client to leave, and cancels the work if it does; it does the same
-when the time is up. Each request gets an id, a line in the log, and a place in the metrics.
+It checks, in order, the key and its scope, the rate limit, and the type and size of the body. It
+reads the body with a time limit, so that a slow or endless body occupies only a connection. It
+cancels the route when the client disconnects or the request times out. Each request gets an id, a
+log line, and metrics.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ __all__ = ["Gate"]
 
 _REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
 _BODIES = 16
-"""So many of the largest bodies may be in memory at the same time."""
+"""Maximum number of bodies of the largest size in memory at the same time."""
 _SHOWN = 4096
-"""Bytes of a body in the log, if texts are logged."""
+"""Maximum bytes of a body in the log, if texts are logged."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -45,9 +45,9 @@ class Gate:
 
     Args:
         app: The application.
-        settings: The bounds.
-        keys: Who may do what.
-        metrics: What to update.
+        settings: The limits.
+        keys: The API keys.
+        metrics: The metrics to update.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Gate:
             self._held += held
             await self._answer(exchange, body, receive)
         except _ClientLeftError:
-            exchange.status = 499  # as nginx calls it
+            exchange.status = 499  # nginx's code for a client that closed the connection
         except RequestError as error:
             await exchange.refuse(scope, receive, error)
         except Exception:
@@ -84,7 +84,7 @@ class Gate:
             self._record(exchange)
 
     def _admit(self, exchange: _Exchange) -> None:
-        """Check the key and the rate."""
+        """Check the key, its scope and the rate limit."""
         scope = exchange.scope
         needed = scope_of(scope["method"], scope["path"])
         sender = (scope.get("client") or ("?",))[0]
@@ -107,7 +107,7 @@ class Gate:
             raise OverloadedError("too many requests", retry_after=seconds)
 
     async def _body(self, exchange: _Exchange, receive: Receive) -> bytes:
-        """Read the body, if it is neither too large nor too slow."""
+        """Read the body; raise an error if it is too large or too slow."""
         headers, limit = exchange.headers, self.settings.max_body
         length = headers.get("content-length", "0")
         too_large = RequestError(
@@ -146,7 +146,7 @@ class Gate:
         return body
 
     async def _answer(self, exchange: _Exchange, body: bytes, receive: Receive) -> None:
-        """Run the route until it ends, the client leaves, or the time is up."""
+        """Run the route until it ends, the client disconnects, or the request times out."""
         messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
         left = asyncio.ensure_future(_disconnected(receive))
 
@@ -204,7 +204,7 @@ class _ClientLeftError(Exception):
 
 
 class _Exchange:
-    """One request and what became of it."""
+    """One request and its response."""
 
     def __init__(self, scope: Scope, send: Send) -> None:
         self.scope, self._send = scope, send
@@ -217,12 +217,12 @@ class _Exchange:
 
     @property
     def route(self) -> str:
-        """The template of the path, without values."""
+        """The path template of the route, without parameter values."""
         route = self.scope.get("route")
         return getattr(route, "path", "") or "other"
 
     async def send(self, message: MutableMapping[str, Any]) -> None:
-        """Send a part of the response, with the id of the request."""
+        """Send a message of the response, with the id of the request."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = [*message.get("headers", ()), (b"x-request-id", self.id.encode())]
@@ -232,7 +232,7 @@ class _Exchange:
         await self._send(message)
 
     async def refuse(self, scope: Scope, receive: Receive, error: Exception) -> None:
-        """Answer with an error, unless the response has begun."""
+        """Respond with an error, unless the response has started."""
         if self.status:
             return
         response = response_of(error)

@@ -1,4 +1,4 @@
-"""`RateLimit`: how many requests a key or an address may send (a token bucket for each)."""
+"""`RateLimit`: a rate limit per key or address (token buckets)."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections import OrderedDict
 
 __all__ = ["RateLimit"]
 
-_MAX_SENDERS = 10_000  # bounds memory; those that sent nothing for longest are forgotten
+_MAX_SENDERS = 10_000  # bounds memory; the least recent senders are dropped
 
 
 class RateLimit:
-    """Buckets that fill at a constant rate.
+    """Token buckets that refill at a constant rate.
 
     Args:
-        per_minute: Requests a minute; 0 for any number. A tenth of them may come at once.
+        per_minute: Requests per minute; 0 for no limit. The burst size is a tenth of it.
     """
 
     def __init__(self, per_minute: int) -> None:
@@ -23,7 +23,7 @@ class RateLimit:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def wait(self, sender: str, now: float | None = None) -> float:
-        """Count a request; return the seconds until it would be permitted, 0 if it is."""
+        """Count a request; return 0 if it is permitted, or else the seconds until it would be."""
         if not self._rate:
             return 0.0
         now = time.monotonic() if now is None else now

@@ -1,1 +1,1 @@
-"""What requests and responses hold: models that check every value, with examples for OpenAPI."""
+"""Pydantic models of request and response bodies, with examples for OpenAPI."""

@@ -65,7 +65,7 @@ async def answer(body: AnswerBody, service: Serving) -> Response:
 
 
 def _options(parts: ServedParts, body: AnswerBody, watch: TextWatch) -> dict[str, Any]:
-    """Return the options of `Index.answer`; the model is loaded here, in a thread."""
+    """Return the options of `Index.answer`; this loads the model, so call it in a thread."""
     options: dict[str, Any] = {
         "mode": body.mode if parts.encoder is not None else "lexical",
         "filter": body.filter,

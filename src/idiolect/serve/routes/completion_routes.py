@@ -1,4 +1,4 @@
-"""`/v1/completions`, `/v1/chat/completions` and `/v1/models`, as OpenAI's."""
+"""`/v1/completions`, `/v1/chat/completions` and `/v1/models`, compatible with OpenAI."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = ["chat", "complete", "model", "models", "router"]
 
 router = APIRouter(tags=["texts"])
 _COMPLETION_TOKENS, _CHAT_TOKENS = 16, 256
-"""New tokens if a request does not say how many."""
+"""Default maximum number of new tokens."""
 _MAX_PROMPTS = 64
 _REASONS = {"end": "stop", "stop": "stop", "length": "length", "context": "length"}
 
@@ -204,7 +204,7 @@ def _options(
 
 
 class _Shape:
-    """The frame of a response and of the pieces of a stream, which share an id."""
+    """The common fields of a response, or of the chunks of a stream, which share an id."""
 
     def __init__(self, prefix: str, object: str, model: str) -> None:
         self.frame = {
@@ -230,7 +230,7 @@ async def _stream(
     piece: Any,
     body: CompletionBody | ChatBody,
 ) -> EventStream:
-    """Return a stream whose first piece is there, so that errors have their status."""
+    """Return a stream after its first piece has arrived, so that errors get their HTTP status."""
     wants_usage = body.stream_options is not None and body.stream_options.include_usage
     values = await started(texts)
 

@@ -23,7 +23,7 @@ __all__ = ["embeddings", "encode", "encode_texts", "router"]
 
 router = APIRouter(tags=["vectors"])
 _SHORT = 4096
-"""Characters that are read in place: a thread would take longer."""
+"""Shorter texts are tokenized in the event loop: a thread would take longer."""
 
 
 @router.post("/v1/embeddings", response_model=EmbeddingsResponse, summary="Embed texts (OpenAI)")
@@ -73,11 +73,11 @@ async def encode_texts(
     dimensions: int | None,
     counts: EncodingCounts,
 ) -> NDArray[np.float32]:
-    """Encode texts in the batches that all requests share.
+    """Encode texts in batches that all requests share.
 
     Raises:
-        RequestError: There are too many texts, or too many wait.
-        InputError: As `Encoder.encode`.
+        RequestError: There are too many texts, or the queue is full.
+        InputError: As in `Encoder.encode`.
     """
     _check_number(len(texts), service)
     encoder.shorten(np.zeros((0, encoder.dimensions), np.float32), dimensions)  # before the work
@@ -119,5 +119,5 @@ def _base64(row: NDArray[np.float32]) -> bytes:
 
 
 def _numbers(row: NDArray[np.float32]) -> bytes:
-    """Return a row as JSON with nine digits, from which float32 is read again exactly."""
+    """Return a row as JSON with nine digits, which represent float32 exactly."""
     return ("[" + ",".join(["%.9g"] * len(row)) % tuple(row.tolist()) + "]").encode()

@@ -1,4 +1,4 @@
-"""`/items`: add, change, read and delete items, with the verbs of `Index`."""
+"""`/items`: add, change, read and delete items, as with `Index`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""`/vectors/*`, `/query` and `/describe_index_stats`, as Pinecone's.
+"""`/vectors/*`, `/query` and `/describe_index_stats`, compatible with Pinecone.
 
-A vector is an item. Its text is the field `text` of its metadata, so both kinds of search find it;
-without values, the encoder of the index computes them from the text.
+A vector is an item. Its text is the metadata field `text`, so lexical search finds it, too. Without
+values, the encoder of the index computes them from the text.
 """
 
 from __future__ import annotations
@@ -227,6 +227,6 @@ def _values(item: Item) -> list[float]:
 
 
 def _metadata(item: Any) -> dict[str, Any]:
-    """Return the metadata with the text, which items of other sources have outside it."""
+    """Return the metadata with the text, which items store separately."""
     text = {"text": item.text} if item.text else {}
     return {**text, **item.metadata}

@@ -1,4 +1,4 @@
-"""`/rerank`, `/v1/rerank` and `/v2/rerank`, in the form of Cohere and Jina."""
+"""`/rerank`, `/v1/rerank` and `/v2/rerank`, compatible with Cohere and Jina."""
 
 from __future__ import annotations
 

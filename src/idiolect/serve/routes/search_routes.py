@@ -1,4 +1,4 @@
-"""`/search`, `/similar` and `/recommend`: what an index and a recommender answer."""
+"""`/search`, `/similar` and `/recommend`: search an index, and ask a recommender."""
 
 from __future__ import annotations
 

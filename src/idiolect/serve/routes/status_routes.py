@@ -70,7 +70,7 @@ def _info(parts: ServedParts) -> dict[str, Any]:
 
 
 def _max_length(encoder: ServedEncoder | None) -> int | None:
-    """Return the tokens of a text that are read; None for all, as a static encoder does."""
+    """Return the maximum tokens of a text; None if there is no limit (static encoder)."""
     return None if encoder is None or encoder.max_length >= 1 << 30 else encoder.max_length
 
 

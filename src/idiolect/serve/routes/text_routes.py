@@ -1,4 +1,4 @@
-"""`/audit`: what vocabularies make of a text."""
+"""`/audit`: how tokenizers split a text."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""How work reaches the model and the index: batches, pools and queues of bounded length."""
+"""Scheduling of work for models and the index: batches, thread pools and bounded queues."""

@@ -1,7 +1,7 @@
-"""`ServedEncoder`: an encoder whose texts are encoded together with those of other requests.
+"""`ServedEncoder`: an encoder with dynamic batching across requests.
 
 It has the attributes of an `Encoder` that an index needs, so the queries of all searches and the
-texts of all requests share their batches.
+texts of all requests share batches.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class ServedEncoder:
 
     Args:
         encoder: The encoder.
-        settings: The bounds of batches and of the queue.
+        settings: The limits of batches and of the queue.
         report: Called after each batch.
     """
 
@@ -56,17 +56,17 @@ class ServedEncoder:
 
     @cached_property
     def fingerprint(self) -> str:
-        """The encoder's; its weights do not change while it is served."""
+        """The fingerprint of the encoder, whose weights do not change while it is served."""
         return self.encoder.fingerprint
 
     def read(
         self, texts: Sequence[str], prompt_name: str | None, counts: EncodingCounts
     ) -> list[list[int]]:
-        """Return the rows of ids of texts, as `Encoder.encode` reads them."""
+        """Tokenize texts to rows of ids, as `Encoder.encode` does."""
         return self.encoder.reader.read(texts, prompt_name, counts)
 
     def read_ids(self, ids: Sequence[Sequence[int]], counts: EncodingCounts) -> list[list[int]]:
-        """Return the rows of texts given as ids, without special tokens.
+        """Return the rows of texts that are given as ids without special tokens.
 
         Raises:
             InputError: An id is not in the vocabulary.
@@ -101,7 +101,7 @@ class ServedEncoder:
         dimensions: int | None = None,
         counts: EncodingCounts | None = None,
     ) -> NDArray[np.float32]:
-        """Encode texts, and wait for the result; for threads. See `Encoder.encode`."""
+        """Encode texts, and block until the result is there. See `Encoder.encode`."""
         counted = EncodingCounts() if counts is None else counts
         rows = self.read(texts, prompt_name, counted)
         return self.shorten(self.submit(rows).result(), dimensions)

@@ -1,8 +1,8 @@
-"""`TextWriter`: texts of a language model, sent as they grow.
+"""`TextWriter`: text generation for requests, with streaming and cancellation.
 
-Each request has a thread of a pool, and the texts of all of them are written in one running batch
-(`Generator.share`). Before each token of a text it is checked whether anybody still waits: the text
-ends when the client has left, when its time is up, and when the server shuts down.
+Each request uses a thread of a pool, and the texts of all requests are generated in one running
+batch (`Generator.share`). Before each token, cancellation is checked: a text ends when its client
+has disconnected, when its time is up, or when the server shuts down.
 """
 
 from __future__ import annotations
@@ -33,32 +33,32 @@ _T = TypeVar("_T")
 
 
 class WritingEndedError(RequestError):
-    """A text is not finished, and nobody waits for it or its time is up."""
+    """A text was cancelled: its client has disconnected, or its time is up."""
 
 
 class TextWatch:
-    """Ends a text between two tokens. It is a processor of scores that changes none.
+    """Ends a text between two tokens. It is a logits processor that does not change scores.
 
     Args:
         stopping: Set when the server shuts down.
-        seconds: How long the text may take.
+        seconds: Timeout of the text.
     """
 
     def __init__(self, stopping: threading.Event, seconds: float) -> None:
         self.left = threading.Event()
-        """Set when nobody waits for the text any more."""
+        """Set when the client no longer waits for the text."""
         self._stopping, self._until = stopping, time.monotonic() + seconds
 
     def __call__(self, scores: Tensor, rows: Sequence[WrittenRow]) -> Tensor:
-        """Return the scores; see `check`."""
+        """Return the scores unchanged; see `check`."""
         self.check()
         return scores
 
     def check(self) -> None:
-        """Go on if the text is still wanted.
+        """Raise an error if the text should end.
 
         Raises:
-            WritingEndedError: It is to end.
+            WritingEndedError: The text should end.
         """
         if self.left.is_set():
             raise WritingEndedError(503, "the client left")
@@ -69,7 +69,7 @@ class TextWatch:
 
 
 class WatchedGenerator:
-    """A generator whose texts are watched, for code that takes a generator.
+    """A generator whose texts can be cancelled, for code that takes a generator.
 
     Args:
         generator: The generator.
@@ -88,12 +88,12 @@ class WatchedGenerator:
 
 
 class TextWriter:
-    """Writes texts for several requests.
+    """Generates texts for several requests.
 
     Args:
-        settings: How many at the same time, how many may wait, and for how long.
+        settings: Limits on concurrent and waiting texts, and the timeout.
         stopping: Set when the server shuts down.
-        metrics: What to update.
+        metrics: The metrics to update.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class TextWriter:
         )
 
     async def run(self, function: Callable[[TextWatch], _T]) -> _T:
-        """Run a function that writes, and return its result.
+        """Run a function that generates texts, and return its result.
 
         Raises:
             OverloadedError: Too many texts wait.
@@ -121,7 +121,7 @@ class TextWriter:
     async def pieces(
         self, function: Callable[[TextWatch], Iterator[_T]]
     ) -> AsyncGenerator[_T, None]:
-        """Run a function that yields what it writes. An error is raised where it occurs.
+        """Run a function that yields pieces of text, and yield these. Its errors are raised here.
 
         Raises:
             OverloadedError: Too many texts wait.
@@ -162,7 +162,7 @@ class TextWriter:
     def stream(
         self, generator: Generator, prompt: Any, **options: Any
     ) -> AsyncGenerator[str | Generation, None]:
-        """Continue one prompt: yield the pieces of the text, and at last the whole.
+        """Continue one prompt: yield the pieces of the text, and finally the whole text.
 
         It ends like a finished text if the time is up or the server shuts down; see `pieces`.
         """
@@ -178,5 +178,5 @@ class TextWriter:
         return self.pieces(write)
 
     def close(self) -> None:
-        """Drop what waits."""
+        """Drop waiting work."""
         self.pool.close()

@@ -1,8 +1,8 @@
-"""`TokenBatcher`: texts of many requests, encoded together.
+"""`TokenBatcher`: dynamic batching of texts from many requests.
 
-One thread encodes. While it computes a batch, further rows wait; the next batch takes them in turn,
-some of each request, until it has enough tokens. So nothing waits for a clock, a batch is as large
-as the load, and one request with thousands of texts does not hold up one with a short query.
+One thread encodes. While it computes a batch, new rows are queued; the next batch takes rows of all
+requests in turn, until it has enough tokens. So no request waits for a timer, the batch size adapts
+to the load, and a request with thousands of texts does not delay one with a short query.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from idiolect.serve.http_errors import OverloadedError, RequestError
 __all__ = ["BatchReport", "TokenBatcher"]
 
 _SHARE = 4
-"""A request has at most this part of a batch's tokens in one turn."""
+"""Maximum share of a batch's tokens that a request gets in one turn."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchReport:
-    """What a batch was, for metrics."""
+    """Statistics of a batch, for metrics."""
 
     texts: int
     tokens: int
-    """With padding."""
+    """Number of tokens, with padding."""
     seconds: float
     waits: tuple[float, ...]
-    """Seconds that each request waited for its first row to be read."""
+    """Seconds that each request waited until its first row was encoded."""
 
 
 @dataclass(eq=False, slots=True)
 class _Job:
     rows: Sequence[Sequence[int]]
     order: deque[int]
-    """Numbers of the rows still to be encoded, the longest first."""
+    """Indices of the rows still to be encoded, longest first."""
     vectors: NDArray[np.float32]
     missing: int
     future: Future[NDArray[np.float32]] = field(default_factory=Future)
@@ -51,14 +51,14 @@ class _Job:
 
 
 class TokenBatcher:
-    """Encodes rows of ids in batches of about equal length.
+    """Encodes rows of ids in batches of similar lengths.
 
     Args:
         encode: Maps rows of ids to vectors. Shape of the result: (rows, dimensions).
         dimensions: Width of the vectors.
-        tokens_per_batch: Tokens of a batch, with padding; a longer row has a batch of its own.
-        max_waiting: Tokens that may wait.
-        max_requests: Requests that may wait.
+        tokens_per_batch: Maximum tokens of a batch, with padding; a longer row is a separate batch.
+        max_waiting: Maximum number of queued tokens.
+        max_requests: Maximum number of queued requests.
         report: Called after each batch, in the thread that encodes.
     """
 
@@ -78,24 +78,24 @@ class TokenBatcher:
         self._jobs: deque[_Job] = deque()
         self._changed = threading.Condition()
         self._closed = False
-        self._speed = 0.0  # tokens a second, smoothed
+        self._speed = 0.0  # tokens per second, smoothed
         self.waiting_tokens = 0
-        """Tokens that wait."""
+        """Number of queued tokens."""
         self._thread = threading.Thread(target=self._work, name="encoder", daemon=True)
         self._thread.start()
 
     @property
     def waiting_requests(self) -> int:
-        """Requests with rows that wait."""
+        """Number of requests with queued rows."""
         return len(self._jobs)
 
     def submit(self, rows: Sequence[Sequence[int]]) -> Future[NDArray[np.float32]]:
-        """Queue rows of ids; the vector of an empty one is zero.
+        """Queue rows of ids; the vector of an empty row is zero.
 
-        A cancelled future gives up its place.
+        If the future is cancelled, its rows leave the queue.
 
         Raises:
-            OverloadedError: Too many tokens or requests wait.
+            OverloadedError: Too many tokens or requests are queued.
             RequestError: The server is shutting down.
         """
         filled = [number for number, row in enumerate(rows) if row]
@@ -122,7 +122,7 @@ class TokenBatcher:
         return job.future
 
     def close(self) -> None:
-        """End the thread; what waits fails."""
+        """End the thread; queued requests fail."""
         with self._changed:
             self._closed = True
             self._changed.notify()

@@ -1,4 +1,4 @@
-"""`WorkPool`: threads for blocking work, with a queue of bounded length."""
+"""`WorkPool`: a thread pool for blocking work, with a bounded queue."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _T = TypeVar("_T")
 
 
 class WorkPool:
-    """Runs functions in threads of its own.
+    """Runs functions in its own threads.
 
     Args:
-        name: What it does, for messages.
-        threads: Functions that run at the same time.
-        max_waiting: Functions that may wait.
+        name: The kind of work, for messages.
+        threads: Number of threads.
+        max_waiting: Maximum number of waiting functions.
     """
 
     def __init__(self, name: str, threads: int, max_waiting: int) -> None:
         self.name, self.limit = name, threads + max_waiting
         self.pending = 0
-        """Functions that run or wait."""
+        """Number of running and waiting functions."""
         self._lock = threading.Lock()
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix=name)
 
@@ -35,7 +35,7 @@ class WorkPool:
         """Run a function, and return its result.
 
         Raises:
-            OverloadedError: Too many wait already.
+            OverloadedError: The queue is full.
         """
         with self._lock:
             if self.pending >= self.limit:
@@ -50,5 +50,5 @@ class WorkPool:
             self.pending -= 1
 
     def close(self) -> None:
-        """Drop what waits, and end the threads."""
+        """Drop waiting functions, and end the threads."""
         self._executor.shutdown(wait=False, cancel_futures=True)

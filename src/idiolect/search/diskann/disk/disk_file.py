@@ -1,4 +1,4 @@
-"""The file of a disk graph: what it says, how it is written from streamed nodes, and its check."""
+"""The file of a disk graph: its header, writing it from streamed nodes, and validation."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from idiolect.search.diskann.metric import METRICS
 
 __all__ = ["DISK_KIND", "DISK_VERSION", "DiskFile", "is_disk_graph"]
 
-_WIDEST = 1 << 20  # of a vector, and of the edges of a row
+_WIDEST = 1 << 20  # maximum dimension of vectors, and maximum degree
 
 DISK_KIND, DISK_VERSION = "disk graph", 3
-"""Version 1 has no rotation of codes, and version 2 no labels."""
+"""Newest version of the format. Version 1 has no rotation of codes, and version 2 no labels."""
 
 
 @dataclass(frozen=True)
 class DiskFile:
-    """What a file of a disk graph says about it."""
+    """The header of a disk graph's file."""
 
     metric: int
     dimension: int
@@ -39,7 +39,7 @@ class DiskFile:
     entry: int
     rows: int
     label_degree: int = 0
-    """Maximum neighbours of the same label, which follow the others."""
+    """Maximum neighbours with the same label, stored after the others."""
 
     @property
     def layout(self) -> PageLayout:
@@ -62,7 +62,7 @@ class DiskFile:
             codes: The arrays that stay in memory during a search.
             nodes: All nodes in order, in chunks; see `build_pages`.
             alive: bool (rows,), which rows are not deleted; all by default.
-            labels: of the rows, if nodes have neighbours of the same label.
+            labels: The labels of the rows, if nodes have neighbours with the same label.
 
         Raises:
             InputError: the file cannot be written.
@@ -86,7 +86,7 @@ class DiskFile:
 
 
 def is_disk_graph(file: ArrayFile) -> bool:
-    """Return whether facts and arrays are those of one graph: kernels do not check their bounds."""
+    """Return whether header and arrays are consistent; kernels do not check bounds."""
     facts = {"label_degree": 0, **file.facts}
     names = {"metric", "dimension", "degree", "entry", "label_degree"}
     if not names <= facts.keys() or not all(isinstance(facts[name], int) for name in names):

@@ -47,7 +47,7 @@ _PAGE_COST = 100
 
 @dataclass(frozen=True)
 class _Plan:
-    """How to search: in the graph, in that of a label, or by scanning the codes of a mask."""
+    """A search plan: use the whole graph, the edges of one label, or scan the codes of a mask."""
 
     list_size: int
     beam_width: int
@@ -55,9 +55,9 @@ class _Plan:
     scan: bool = False
     """Whether to score the codes of all rows of the mask."""
     label: int = -1
-    """The label of all rows of the mask, whose edges are followed."""
+    """Follow the edges of this label, which all rows of the mask have; -1 for none."""
     least: int = 0
-    """The fewest rows of a mask that a search in the graph must read, to be good."""
+    """A graph search that reads fewer rows of the mask than this is answered by a scan instead."""
 
 
 class DiskGraph:
@@ -82,10 +82,10 @@ class DiskGraph:
             facts["metric"], facts["dimension"], facts["degree"], facts["entry"],
             len(self._alive), facts.get("label_degree", 0),
         )  # fmt: skip
-        """What the file says."""
+        """The header of the file."""
         self._layout = self.file.layout
         self.labels = self._load_labels()
-        """The labels of rows, if there are edges among the rows of each."""
+        """The labels of rows, if the graph has edges among the rows of each label."""
         self._products = self._load("products", np.uint8, 2)
         self._codebooks = self._load_codebooks()
         self._signs = self._load("signs", np.uint64, 2)
@@ -96,7 +96,7 @@ class DiskGraph:
         self._visited_sets = VisitedSets(len(self._alive))
 
     def _load(self, name: str, dtype: Any, axes: int) -> NDArray[Any]:
-        """Read an array into memory; it is empty if the file has other codes."""
+        """Read an array into memory; return an empty one if the file does not have it."""
         if name in self._file:
             return self._file.load(name)
         return np.empty((0,) * axes, dtype)
@@ -132,7 +132,7 @@ class DiskGraph:
 
         Args:
             path: The file.
-            source: A graph, which keeps its row numbers; or vectors to build a graph of.
+            source: A graph, whose row numbers are kept, or vectors to build a graph from.
             codes: The codes in memory: `pq` (product quantization) or `rabitq` (one bit per
                 dimension).
             metric: The metric, if `source` is vectors.
@@ -205,7 +205,7 @@ class DiskGraph:
 
     @property
     def product_codes(self) -> tuple[ProductCodes, NDArray[np.uint8]]:
-        """The codebooks, and the codes of all rows; both are empty with other codes."""
+        """The codebooks, and the codes of all rows; both are empty without product quantization."""
         return self._codebooks, self._products
 
     @property
@@ -268,14 +268,14 @@ class DiskGraph:
         run_in_parallel(task, len(prepared), threads)
         if not self._searched:
             self._searched = True
-            release_compiler()  # the kernels of searches are loaded
+            release_compiler()  # search kernels are loaded now
         return ids, scores
 
     def _plan(self, list_size: int, beam_width: int, allowed: RowMask) -> _Plan:
-        """Choose how to search for rows of a mask, by the expected cost.
+        """Choose the cheapest search for rows of a mask, by the expected cost.
 
-        A search in a graph reads pages until `list_size` of them are of the mask. A scan estimates
-        the distances of all rows of the mask, and reads `list_size` pages.
+        A graph search reads pages until `list_size` rows of the mask are read. A scan estimates the
+        distances of all rows of the mask from their codes, and reads `list_size` pages.
         """
         kept, among, label = allowed.count, self.rows, -1
         if kept == among:
@@ -336,7 +336,7 @@ class DiskGraph:
             label: Search only among rows of this label, unless it is -1.
 
         Returns:
-            How many nodes there are.
+            The number of nodes read.
         """  # fmt: skip
         ids, scores = empty_results(1, 1)
         plan = _Plan(list_size, _BEAM, label=label)

@@ -1,12 +1,12 @@
-"""Write the next disk graph: without deleted rows, with new ones, in one pass over the old file.
+"""Update a disk graph: remove deleted rows and add new ones, in one pass over the old file.
 
-This is the merge of FreshDiskANN (Singh et al. 2021, §5). New vectors are searched for in the old
-graph, and get edges to the nodes that these searches read, and to each other. Then the old pages
-are read once, in order. A node loses its edges to deleted nodes and gets those of these nodes
-instead, and it gets the reverse edges of new nodes. If it has too many, they are pruned by their
-codes, so no other page is read for it.
+This is the merge of FreshDiskANN (Singh et al. 2021, §5). Each new vector is searched for in the
+old graph, and gets edges to the nodes that the search read and to other new vectors. Then the old
+pages are read once, in order. In each node, an edge to a deleted node is replaced by the edges of
+that node, and reverse edges from new nodes are added. A node with too many edges is pruned by
+distances between codes, so no other page is read for it.
 
-Rows are numbered anew: those that remain keep their order, and new rows follow them.
+Rows are renumbered: remaining rows keep their order, and new rows follow.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _Link = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 """Edges grouped by target; see `group_by_target`."""
 
 _ALPHA = np.float32(1.2)
-_LIST_SIZE = 100  # of the searches for new vectors
+_LIST_SIZE = 100  # size of the search list for new vectors
 _CHUNK = 4096  # nodes read at once
 _POINTS = 32  # new vectors, or repaired nodes, per task
 
@@ -52,8 +52,8 @@ def _choose(  # type: ignore[no-untyped-def]
 ):
     """Select the neighbours of a new vector, the first of `scratch`.
 
-    The candidates are the `count` nodes of `read`, whose vectors follow in `scratch`, and its
-    `friends`: new rows, whose vectors are in `vectors` and whose numbers start at `first`.
+    The candidates are the `count` nodes of `read`, whose vectors follow in `scratch`, and
+    `friends`: new rows, numbered from `first`, whose vectors are in `vectors`.
     """
     lines = scratch.shape[1] // 16
     candidates = np.empty(count + friends.shape[0], np.int32)
@@ -81,7 +81,7 @@ def _repair(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Write the edges of nodes start..stop-1 of a chunk whose first row is `first`.
 
-    `vectors` are rotated as before encoding, and padded.
+    `vectors` are rotated as for product quantization, and padded.
     """
     lines = vectors.shape[1] // 16
     degree, old = edges.shape[1], dead.shape[0]
@@ -142,7 +142,7 @@ def _repair(  # type: ignore[no-untyped-def]
 
 @dataclass(frozen=True)
 class _Edges:
-    """What changes in the edges of nodes, or in those among rows of the same label."""
+    """Changes of edges: those among all rows, or those among rows with the same label."""
 
     dead: NDArray[np.int32]  # (dead rows, degree) the edges of deleted nodes
     chosen: NDArray[np.int32]  # (new rows, degree) the edges of new nodes
@@ -150,7 +150,7 @@ class _Edges:
 
 @dataclass(frozen=True)
 class _Change:
-    """What changes in a graph of `len(dead)` rows; new rows are numbered from there."""
+    """Changes of a graph of `len(dead)` rows; new rows are numbered from `len(dead)`."""
 
     dead: NDArray[np.bool_]
     dead_rows: NDArray[np.int64]
@@ -159,11 +159,11 @@ class _Change:
 
     @property
     def rows(self) -> int:
-        """The number of rows of the next graph."""
+        """The number of rows of the new graph."""
         return len(self.dead) - len(self.dead_rows) + len(self.vectors)
 
     def renumber(self, edges: NDArray[np.int32]) -> NDArray[np.int32]:
-        """Return edges as row numbers of the next graph."""
+        """Convert edges to row numbers of the new graph."""
         moved = edges - np.searchsorted(self.dead_rows, edges).astype(np.int32)
         return np.where(edges < 0, np.int32(-1), moved)
 
@@ -177,15 +177,16 @@ def update_disk_graph(
     labels: NDArray[np.int32] | None = None,
     threads: int | None = None,
 ) -> None:
-    """Write a graph of the rows that remain and of new vectors (n, dimension), atomically.
+    """Write a graph of the remaining rows and of new vectors (n, dimension), atomically.
 
     Args:
         path: The new file.
-        old: A graph with `pq` codes, by cosine or distance, in which no row is deleted.
-        deleted: Row numbers of the old graph; some must remain.
+        old: A graph with `pq` codes and the cosine or L2 metric, without deleted rows.
+        deleted: Row numbers of the old graph to delete; at least one row must remain.
         vectors: The new vectors.
-        labels: (rows of the new graph,) if the old graph has labels: from 0 on without gaps, -1 for
-            none. They may be numbered anew, but rows that remain keep those that they share.
+        labels: (rows of the new graph,) if the old graph has labels: consecutive numbers from 0, or
+            -1 for none. Labels may be renumbered, but remaining rows that shared a label must still
+            share one.
         threads: Number of threads, by default one per processor.
 
     Raises:
@@ -225,7 +226,7 @@ def update_disk_graph(
 
 
 def _nearest_alive(old: DiskGraph, dead: NDArray[np.bool_], row: int, label: int = -1) -> int:
-    """Return the row nearest to a deleted one that remains; of a label, unless that is -1."""
+    """Return the remaining row nearest to a deleted row; only of `label`, unless that is -1."""
     allowed = ~dead
     if label >= 0 and old.labels is not None:
         allowed &= old.labels.of_rows == label
@@ -241,7 +242,7 @@ def _connect_new(
     degree: int,
     threads: int | None,
 ) -> tuple[NDArray[np.int32], list[int]]:
-    """Return edges among the new vectors of each group (n, degree), and the entry of each group."""
+    """Connect the new vectors of each group; return edges (n, degree) and each group's entry."""
     edges, entries = np.full((len(vectors), degree), -1, np.int32), []
     for group in groups:
         own, entry = connect(
@@ -260,13 +261,13 @@ def _choose_labelled(
     pool: ThreadPool,
     threads: int | None,
 ) -> tuple[NDArray[np.int32], Labels]:
-    """Return the neighbours of the same label of new vectors, and the labels of the next graph."""
+    """Return the neighbours of new vectors with the same label, and the labels of the new graph."""
     assert old.labels is not None
     kept = np.flatnonzero(~dead)
     of_kept, of_new = np.split(labels, [len(kept)])
     groups = label_groups(of_new)
     friends, firsts = _connect_new(old, vectors, groups, old.file.label_degree, threads)
-    before = np.full(int(labels.max(initial=-1)) + 2, -1, np.int32)  # the last is that of label -1
+    before = np.full(int(labels.max(initial=-1)) + 2, -1, np.int32)  # the last one is for label -1
     before[of_kept] = old.labels.of_rows[kept]
     entries = np.full(len(before) - 1, -1, np.int64)
     for group, first in zip(groups, firsts, strict=True):
@@ -294,14 +295,14 @@ def _choose_neighbours(
     """Return the neighbours of new vectors (n, degree), padded with -1.
 
     Args:
-        old: The graph in which they are searched for.
-        dead: (rows of it,) which are deleted.
+        old: The graph to search.
+        dead: (rows of `old`,) True for deleted rows.
         vectors: (n, padded dimension).
         friends: (n, any) edges among the new vectors.
         degree: Maximum neighbours.
-        old_labels: (n,) the label among whose rows each is searched for, -1 for none; if it is not
-            given, each is searched for among all rows.
-        pool: Of threads.
+        old_labels: (n,) the label in `old` to search for each vector, -1 for none; without it, all
+            rows are searched.
+        pool: The threads.
     """
     chosen = np.full((len(vectors), degree), -1, np.int32)
     most = 4 * _LIST_SIZE
@@ -338,7 +339,7 @@ def _nodes(
     new_codes: NDArray[np.uint8],
     pool: ThreadPool,
 ) -> Iterator[Nodes]:
-    """Yield the nodes of the next graph."""
+    """Yield the nodes of the new graph."""
     new_rows = np.arange(len(change.dead), len(change.dead) + len(change.vectors))
     links = [group_by_target(edges.chosen, new_rows) for edges in change.edges]
     columns = np.cumsum([edges.chosen.shape[1] for edges in change.edges])[:-1]

@@ -1,7 +1,7 @@
-"""`FlatVectors`: vectors in a plain file, read in pieces, for sets that do not fit into memory.
+"""`FlatVectors`: vectors in a plain file, read in parts, for sets that do not fit into memory.
 
-They are read with `pread` and not through a memory map, so they never count as memory of the
-process; the system caches the file while memory is free.
+They are read with `pread`, not through a memory map, so they do not count as memory of the process.
+The operating system still caches the file while memory is free.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class FlatVectors:
     Args:
         path: A file that `create` wrote, or an `.npy` file of float32 whose dimension needs no
             padding (a multiple of 16).
-        dimension: Of the vectors.
-        offset: Where the vectors begin, in bytes.
+        dimension: Dimension of the vectors.
+        offset: Offset of the first vector in the file, in bytes.
     """
 
     def __init__(self, path: Path, dimension: int, *, offset: int = 0) -> None:
@@ -90,7 +90,7 @@ class FlatVectors:
         """Return the vectors (n, padded dimension) of rows.
 
         Raises:
-            InputError: the file has become shorter.
+            InputError: the file was truncated.
         """
         out = aligned_zeros(len(rows), self._width, np.float32)
         if not _read_rows(self._descriptor, self._offset, np.asarray(rows, np.int64), out):

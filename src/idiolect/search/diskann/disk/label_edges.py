@@ -1,10 +1,10 @@
 """Edges among the rows of one label, for searches with a filter that selects one label.
 
 A disk graph may have a label for each row, such as the category of a product. A node then has two
-lists of neighbours: of all rows, and of rows with its own label. A search for rows of one label
-follows the second list from the label's entry, so it reads no others, however rare the label is.
-This is the graph of each label that StitchedVamana builds (Gollapudi et al. 2023, §5), kept apart
-from the others instead of pruned together with them.
+lists of neighbours: among all rows, and among rows with its own label. A search for rows of one
+label starts at the label's entry and follows the second list, so it reads no other rows, however
+rare the label is. StitchedVamana (Gollapudi et al. 2023, §5) also builds a graph for each label,
+but merges and prunes their edges together; here they are kept separate.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from idiolect.search.diskann.row_mask import RowMask
 __all__ = ["LABEL_DEGREE", "Labels", "connect", "label_groups"]
 
 LABEL_DEGREE = 48
-"""Edges of a row to rows of its label. With 32, recall@10 is .80 where the rows of a label are far
-from the queries, and with 48 it is .995 (50,000 of 100,000 × 384, `benchmarks/filters.py`). A page
-holds two nodes of 384 dimensions with either."""
+"""Maximum edges of a row to rows of its label. If the rows of a label are far from the queries,
+recall@10 is .80 with 32 and .995 with 48 (50,000 of 100,000 × 384, `benchmarks/filters.py`). With
+either, a page holds two nodes of 384 dimensions."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Labels:
     """The labels of the rows of a graph."""
 
     of_rows: NDArray[np.int32]
-    """(rows,) -1 for none."""
+    """(rows,) the label of each row, -1 for none."""
     entries: NDArray[np.int64]
-    """(labels,) the row where a search for a label begins."""
+    """(labels,) the row where a search for each label starts."""
 
     @cached_property
     def counts(self) -> NDArray[np.int64]:
@@ -47,7 +47,7 @@ class Labels:
 
 
 def label_groups(labels: NDArray[np.int32]) -> list[NDArray[np.int32]]:
-    """Return the rows of each label from 0 on, ascending; rows with a label of -1 are in none."""
+    """Return the rows of each label, starting at label 0; rows without a label (-1) are skipped."""
     order = np.argsort(labels, kind="stable").astype(np.int32)
     order = order[np.searchsorted(labels[order], 0) :]
     starts = np.flatnonzero(np.diff(labels[order], prepend=-1))

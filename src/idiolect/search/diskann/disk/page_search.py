@@ -23,7 +23,7 @@ __all__ = ["search_pages"]
 
 @kernel
 def _distance(row, products, table, signs, factors, planes, query_factors):  # type: ignore[no-untyped-def]
-    """Estimate the distance of a row from the codes in use; the others are empty."""
+    """Estimate the distance of a row from its `products` or `signs`; the unused kind is empty."""
     if table.shape[0]:
         return -lookup_score(products, row, table)
     return -score_signs(signs, factors, row, planes, query_factors)
@@ -78,15 +78,16 @@ def search_pages(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Answer queries (q, padded dimension); return -1, or the number of a damaged page.
 
-    Codes are either `products` (with `centroids` and `rotated_queries`: the queries as vectors are
-    rotated before they are encoded) or `signs` (with `factors` and `flips`). The
-    pages of the open `file` start at offset `place` and are read into `buffer` (beam width, page).
-    A node has `vector` bytes of its vector and, from byte `edges` on, `degree` neighbours.
+    Codes are either `products` (with `centroids` and `rotated_queries`, the queries rotated as for
+    product quantization) or `signs` (with `factors` and `flips`). The pages of the open `file`
+    start at offset `place` and are read into `buffer` (beam width, page). A node consists of
+    `vector` bytes for its vector and, at byte `edges`, the row numbers of `degree` neighbours.
+
     The search starts from all `seeds`, and expands neighbours if `follow` is true. `mask` (bool,
-    may be empty) has the rows that can be results; `ids[i, 0] == -2` marks queries that read fewer
-    than `least` of them. `trace_rows` (int64, may be empty) receives the
-    nodes that the last query read, and as its last element their number; `trace_vectors` (nodes,
-    padded dimension) receives their vectors.
+    may be empty) is True for rows that can be results; `ids[i, 0] == -2` marks queries that read
+    fewer than `least` of these. `trace_rows` (int64, may be empty) receives the nodes that the last
+    query read, with their number as its last element; `trace_vectors` (nodes, padded dimension)
+    receives their vectors.
     """
     table = np.empty((centroids.shape[0], 256), np.float32)
     rotated = np.empty(flips.shape[1], np.float32)

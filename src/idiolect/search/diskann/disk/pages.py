@@ -4,7 +4,7 @@ A page is 4,096 bytes, or a multiple for wide vectors. It holds whole nodes, eac
 by the row numbers of its neighbours. Its last eight bytes are a checksum, compared at every read.
 
 The reads of a beam are announced with `posix_fadvise` before the first one, so the disk serves them
-in parallel. Pages in the system's cache are only copied.
+in parallel. Pages in the page cache are only copied.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def build_pages(nodes: Iterable[Nodes], layout: PageLayout) -> Iterator[NDArray[
     Args:
         nodes: Consecutive nodes in chunks of any length: vectors float32 (m, padded dimension) and
             neighbours int32 (m, degree).
-        layout: Of the pages.
+        layout: The layout of the pages.
     """
     rest = np.empty((0, layout.node), np.uint8)
     for vectors, neighbours in nodes:

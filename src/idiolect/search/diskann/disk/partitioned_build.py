@@ -1,15 +1,15 @@
 """Build a disk graph of vectors that do not fit into memory (Subramanya et al. 2019, §3.1).
 
-    1. learn codebooks and the centres of shards from a sample
-    2. assign each vector to the shards of its two nearest centres, so that shards overlap
+    1. learn codebooks and the centroids of shards from a sample
+    2. assign each vector to the shards of its two nearest centroids, so that shards overlap
     3. build the graph of each shard in memory, and write its edges to a file
-    4. write the pages: the edges of a vector are those of its two shards
+    4. write the pages: a vector has the edges from its two shards
 
-If vectors have labels, the edges among those of a label are made in the same way: a shard holds
-several small labels, and a label that is too large for one is divided.
+If vectors have labels, the edges among the vectors of each label are built in the same way: a shard
+holds several small labels, and a label that is too large is split into several shards.
 
-The memory needed is that of one shard, and four bytes per vector and shard that it belongs to. If
-all vectors fit, there is one shard.
+It needs the memory of one shard, plus four bytes per vector and shard that the vector belongs to.
+If all vectors fit, there is only one shard.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ from idiolect.search.diskann.thread_pool import ThreadPool
 __all__ = ["MIN_SHARD", "build_partitioned", "shard_bytes"]
 
 MIN_SHARD = 2000
-"""The smallest number of vectors in a shard that is worth a graph."""
+"""Minimum number of vectors in a shard."""
 
 _LOG = logging.getLogger(__name__)
-_OVERLAP = 2  # shards of a vector
+_OVERLAP = 2  # shards per vector
 _SPARE = 1.2  # capacity of all shards together, relative to their content
 _ITERATIONS = 10  # of k-means
 _CHUNK = 4096  # vectors read at once
@@ -63,7 +63,7 @@ class _Shard:
 
 @dataclass(frozen=True)
 class _Builder:
-    """Builds the graphs of shards, and writes their edges next to the file of the graph."""
+    """Builds the graphs of shards, and writes their edges to files next to the graph's file."""
 
     path: Path
     vectors: FlatVectors
@@ -76,7 +76,7 @@ class _Builder:
     numbers: Iterator[int] = field(default_factory=count)
 
     def build(self, groups: list[NDArray[np.int32]], degree: int) -> tuple[_Shard, list[int]]:
-        """Connect the rows of each group; return a shard of all, and the entry of each group."""
+        """Connect the rows of each group; return one shard for all, and the entry of each group."""
         rows = np.sort(np.concatenate(groups))
         joined = np.empty((len(rows), degree), np.int32)
         entries = []
@@ -100,7 +100,7 @@ class _Builder:
     def build_parts(
         self, rows: NDArray[np.int32], sample: NDArray[np.float32], degree: int
     ) -> tuple[list[_Shard], int]:
-        """Connect the rows of one group, in several shards if there are many."""
+        """Connect rows with each other, in several shards if there are many."""
         parts, each = [rows], degree
         if len(rows) > self.max_rows:
             parts = _partition(self.vectors, rows, sample, self.max_rows, self.seed)
@@ -137,7 +137,7 @@ class _Builder:
 
 @kernel
 def _assign(distances, space, out):  # type: ignore[no-untyped-def]
-    """Write the nearest shards with space of each vector to `out` (vectors, shards of a vector)."""
+    """Write the nearest shards that are not full to `out` (vectors, shards per vector)."""
     for i in range(out.shape[0]):
         for k in range(out.shape[1]):
             best = -1
@@ -153,9 +153,9 @@ def _assign(distances, space, out):  # type: ignore[no-untyped-def]
 
 @kernel
 def _join_edges(lists, out):  # type: ignore[no-untyped-def]
-    """Take the edges of several lists in turn (rows, lists, edges), nearest first, without repeats.
+    """Interleave the edge lists of each row, without repetitions.
 
-    `out` is (rows, degree).
+    `lists` is (rows, lists, edges), each list nearest first; `out` is (rows, degree).
     """
     for i in range(out.shape[0]):
         count = 0
@@ -187,12 +187,12 @@ def build_partitioned(
     """Build a disk graph of vectors in a file; row `i` is vector `i`.
 
     Args:
-        path: The file to write; files of the same name with an ending are written meanwhile.
+        path: The file to write. Temporary files are written next to it.
         vectors: Normalized for the cosine metric.
         metric: The metric.
         max_rows: The number of vectors in a shard, see `shard_bytes`.
-        labels: (rows,) from 0 on without gaps, -1 for none; the vectors of each label are also
-            connected among themselves.
+        labels: (rows,) consecutive numbers from 0, or -1 for none; the vectors of each label are
+            also connected with each other.
         code_width: Dimensions per byte of the codes in memory.
         degree: Maximum edges per row.
         list_size: Size of the search list while building.
@@ -266,7 +266,7 @@ def _partition(
 
 
 def _cluster(sample: NDArray[np.float32], count: int, seed: int) -> NDArray[np.float32]:
-    """Return centres (count, dimension) by k-means."""
+    """Return the centroids (count, dimension) of k-means."""
     rng = np.random.default_rng(seed)
     centres = sample[rng.choice(len(sample), count, replace=len(sample) < count)]
     for _ in range(_ITERATIONS):
@@ -279,9 +279,9 @@ def _cluster(sample: NDArray[np.float32], count: int, seed: int) -> NDArray[np.f
 
 
 def _nodes(vectors: FlatVectors, blocks: list[tuple[list[_Shard], int]]) -> Iterator[Nodes]:
-    """Yield all vectors with the edges of their shards, of one block after the other.
+    """Yield all vectors with their edges, concatenated over the blocks.
 
-    A block is its shards, and how many edges of a row it has at most.
+    A block is (shards, maximum edges per row).
     """
     start = 0
     for chunk in _chunks(vectors):
@@ -291,7 +291,7 @@ def _nodes(vectors: FlatVectors, blocks: list[tuple[list[_Shard], int]]) -> Iter
 
 
 def _edges(shards: list[_Shard], degree: int, start: int, stop: int) -> NDArray[np.int32]:
-    """Read the edges of rows start..stop-1; each file is read once, in order."""
+    """Read the edges of rows start..stop-1; each file is read sequentially."""
     lists = np.full((stop - start, _OVERLAP, degree), -1, np.int32)
     seen = np.zeros(stop - start, np.int64)
     for shard in shards:

@@ -1,8 +1,8 @@
 """`GraphWriter`: writes the next graph of a namespace, in memory or on disk.
 
-`prepare` reads what it needs in a transaction of the ledger. The function that it returns then
-builds and writes the graph without one, since SQLite keeps all that others write during a
-transaction.
+`prepare` reads the ledger in a transaction. The function that it returns then builds and writes the
+graph outside of the transaction: while one is open, SQLite's log keeps growing with the writes of
+others.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ class GraphWriter:
     on_disk: bool
     """Whether vectors and edges stay on disk when the graph is searched."""
     memory_limit: int | None
-    """Memory of the process in bytes; by default what it uses and an eighth of the vectors."""
+    """Memory limit of the process in bytes; see `plan_memory` for the default."""
     unmerged: int
     """The number of unmerged items that a search holds in memory."""
     label_field: str | None
-    """The metadata field by whose values a graph on disk has edges."""
+    """The metadata field for whose values a graph on disk has label edges."""
 
     def prepare(
         self,
@@ -67,13 +67,13 @@ class GraphWriter:
         old: GraphSegment | None,
         rows: NDArray[np.int64],
     ) -> Callable[[], str]:
-        """Read what the next segment needs, and return a function that writes it.
+        """Read the input of the next segment, and return a function that writes the segment.
 
         The old segment is updated if possible. The function returns the name of the segment.
 
         Args:
             db: a connection in a transaction.
-            number: of the namespace.
+            number: the number of the namespace.
             old: the current segment.
             rows: the ledger rows of the next segment, ascending.
 

@@ -1,4 +1,4 @@
-"""Share out a memory limit: how short the codes of a disk graph must be, and how large a shard."""
+"""Divide a memory limit: choose the code length of a disk graph and the size of its shards."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ __all__ = [
 LEDGER_CACHE = 8 << 20
 """Bytes that SQLite caches for each thread that uses the ledger of an index on disk."""
 
-_ROW = 17  # bytes of a row beside its code: ledger row, label, masks and marks of searches
-_LEAST = 256 << 20  # bytes for building by default
+_ROW = 17  # bytes per row besides its code: ledger row, label, masks and visited marks
+_LEAST = 256 << 20  # default minimum of bytes for building
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """How a merge divides the memory."""
+    """The memory settings of a merge."""
 
     available: int
     """Bytes that the merge may use."""
@@ -42,14 +42,14 @@ def plan_memory(limit: int | None, rows: int, dimensions: int, unmerged: int) ->
     """Plan the merge of a disk graph.
 
     Args:
-        limit: memory of the whole process in bytes; by default what it uses now and an eighth of
-            the vectors, or 256 MiB if that is more.
-        rows: of the next graph.
-        dimensions: of the vectors.
-        unmerged: vectors that a search holds in memory.
+        limit: memory of the whole process in bytes; by default its current memory plus an eighth of
+            the vectors, or plus 256 MiB if that is more.
+        rows: number of rows of the next graph.
+        dimensions: width of the vectors.
+        unmerged: number of vectors that a search holds in memory.
 
     Raises:
-        InputError: the limit is too small; the message has the least that works.
+        InputError: the limit is too small; the message has the smallest sufficient limit.
     """
     from idiolect.search.diskann.disk.partitioned_build import MIN_SHARD, shard_bytes
     from idiolect.search.diskann.jit import release_compiler
@@ -86,7 +86,7 @@ def resident_memory() -> int:
 
 
 def parse_size(size: int | str) -> int:
-    """Return a number of bytes, given as one or as a text with a unit.
+    """Return a number of bytes, given as a number or as a text with a unit.
 
     >>> parse_size("2GB"), parse_size("1.5 MiB"), parse_size("300"), parse_size(300)
     (2000000000, 1572864, 300, 300)

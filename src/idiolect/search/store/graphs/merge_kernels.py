@@ -1,9 +1,9 @@
-"""Kernels of merges, ready before a merge in the background needs them.
+"""Compile and load the kernels of merges before a background merge needs them.
 
-numba compiles a kernel where it is first called, and stores it for other processes. Both compiling
-and loading take the lock of the interpreter again and again, so the searches of the process would
-wait: for seconds in all, and for longer if the thread that does it has a low priority. So kernels
-are compiled in a process of their own, once per machine, and loaded before the priority is lowered.
+numba compiles a kernel on its first call, and caches it for other processes. Both compiling and
+loading repeatedly hold the GIL, so the searches of the process would wait: for seconds in total,
+and for longer if that thread has a low priority. So kernels are compiled in a separate process,
+once per machine, and loaded before the priority is lowered.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _COMPILE = f"from {__name__} import merge_few; merge_few(on_disk={{}})"
 
 @cache
 def load_kernels(*, on_disk: bool) -> None:
-    """Load the kernels of merges in memory or on disk; compile them first where that is needed."""
+    """Load the kernels of merges in memory or on disk; compile them first if necessary."""
     from idiolect.search.diskann.jit import kernel_folder
 
     folder = kernel_folder()

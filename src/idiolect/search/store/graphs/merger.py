@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 __all__ = ["Merger"]
 
 _LOG = logging.getLogger(__name__)
-_PAUSE = 0.05  # seconds without a write, after which a merge in the background begins
-_MAX_PAUSES = 10  # for which it waits
+_PAUSE = 0.05  # seconds without a write after which a background merge starts
+_MAX_PAUSES = 10  # maximum number of pauses to wait
 
 
 class Merger:
@@ -109,10 +109,10 @@ class Merger:
             _LOG.warning("%s: a merge failed and will be retried: %s", self._folder, error)
 
     def _wait_for_pause(self) -> None:
-        """Wait until no more writes follow, for half a second at most.
+        """Wait until writes pause, for half a second at most.
 
-        Items that are loaded in many batches are then merged once, and the merge takes neither
-        processors nor the lock of the interpreter from the load.
+        Items that are loaded in many batches are then merged once, and the merge does not compete
+        with the loading for processors and the GIL.
         """
         for _ in range(_MAX_PAUSES):
             before = self._writes
@@ -134,7 +134,7 @@ class Merger:
                     "SELECT graph, ifnull(last_tombstone, 0) FROM namespaces WHERE number = ?",
                     (number,),
                 ).fetchone()
-                if found is None:  # the namespace was dropped meanwhile
+                if found is None:  # the namespace was dropped in the meantime
                     return None
                 epoch = _epoch(db)
                 sequence = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'tombstones'")
@@ -144,13 +144,13 @@ class Merger:
                 if len(rows) >= self._min_items:
                     old = None if rebuild or not found[0] else _open(self._folder / found[0])
                     write = self._writer.prepare(db, number, old, rows)
-            # The transaction is over: while it lasts, SQLite keeps all that others write meanwhile.
+            # Outside of the transaction: SQLite's log would grow with the writes of others.
             graph = write() if write else None
             published: str | None = None
             with self._ledger.writing() as db:
-                # After a restore the row numbers have another meaning, so the merge is discarded.
+                # After a restore, row numbers have another meaning, so discard the merge.
                 if _epoch(db) == epoch:
-                    # Readers that use the old graph still need the tombstones since it was made.
+                    # Readers of the old graph still need the tombstones added after it was built.
                     forgotten = found[1] if graph else last_tombstone
                     db.execute(
                         "UPDATE namespaces SET graph = ?, last_row = ?, last_tombstone = ?,"
@@ -183,7 +183,7 @@ class Merger:
 
 
 def _is_due(db: sqlite3.Connection, number: int, limit: int) -> bool:
-    """Whether a namespace had at least `limit` insertions and deletions since its last merge."""
+    """Return whether there were at least `limit` insertions and deletions since the last merge."""
     query = "SELECT ifnull(last_row, 0), ifnull(last_tombstone, 0) FROM namespaces WHERE number = ?"
     merged = db.execute(query, (number,)).fetchone()
     if merged is None:

@@ -1,7 +1,7 @@
-"""`SegmentOpener`: opens the graphs of a store, in the background where a search can go on without.
+"""`SegmentOpener`: opens the graphs of a store, in the background if a search need not wait.
 
-Opening a graph reads and checks its files, which takes as long as many searches. After a merge the
-searches of a process use the old graph and the newest vectors, until the new graph is open.
+Opening a graph reads and checks its files, which takes as long as many searches. After a merge,
+searches use the old graph and the newest vectors until the new graph is open.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class SegmentOpener:
         self._opened: dict[int, GraphSegment] = {}
 
     def open(self, number: int, name: str) -> GraphSegment:
-        """Return a segment of a namespace, and open it now unless it is open.
+        """Return a segment of a namespace; open it now if it is not open yet.
 
         Raises:
             CheckpointError: a file is missing or damaged; the message names it.
@@ -72,7 +72,7 @@ class SegmentOpener:
                 self._threads[number] = name, thread
                 thread.start()
                 return None
-        return self.open(number, name)  # the thread failed; this reports why
+        return self.open(number, name)  # the thread failed; this raises the error
 
     def _open_for_later(self, number: int, name: str) -> None:
         with contextlib.suppress(CheckpointError):
@@ -86,6 +86,6 @@ class SegmentOpener:
             thread.join()
 
     def close(self) -> None:
-        """Wait, and forget the segments that were opened."""
+        """Wait, and release the segments that were opened."""
         self.wait()
         self._opened.clear()

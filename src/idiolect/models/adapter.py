@@ -1,13 +1,13 @@
 """LoRA adapters in the layout of `peft`, loaded and saved.
 
-Some checkpoints fuse query, key and value in one tensor (GPT-2), and their adapters have one pair
-of matrices for all three. Our three adapters are saved as one block-diagonal pair of three times
-the rank:
+Some checkpoints (GPT-2) fuse query, key and value in one tensor, and their adapters have one pair
+of matrices for all three. Our three separate adapters are saved as one block-diagonal pair of three
+times the rank:
 
     A = [A_q; A_k; A_v]      B = diag(B_q, B_k, B_v)
 
-It computes the same update. When a fused adapter of `peft` is loaded, each of the three layers gets
-the shared A and its own part of B. The lengths of DoRA are one vector for all rows.
+The update is the same. When a fused adapter of `peft` is loaded, each of the three layers gets the
+shared A and its own part of B. DoRA's magnitudes are one vector for all rows of the fused tensor.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def save_adapter(model: LanguageModel, directory: str | Path) -> None:
 
 
 def load_adapter(model: LanguageModel, directory: str | Path) -> list[str]:
-    """Add adapters saved by `save_adapter` or `peft` to a model, in place; or a prompt or prefix.
+    """Add a LoRA adapter, prompt or prefix saved by this package or `peft` to a model, in place.
 
     Returns:
         The names of the adapted layers; none for a prompt.
@@ -197,7 +197,7 @@ def _join(
 
 
 def _join_magnitudes(network: Network, parts: list[tuple[WeightSource, LoraLinear]]) -> Tensor:
-    """Join the lengths of the rows of one published tensor. Shape: (out,)."""
+    """Join the DoRA magnitudes for the rows of one published tensor. Shape: (out,)."""
     source = parts[0][0]
     lengths = []
     for name in source.names:
@@ -205,7 +205,7 @@ def _join_magnitudes(network: Network, parts: list[tuple[WeightSource, LoraLinea
         assert isinstance(layer, Linear)
         if isinstance(layer, LoraLinear) and layer.lora_magnitude is not None:
             lengths.append(layer.lora_magnitude.detach())
-        else:  # not adapted: its rows keep the length they have
+        else:  # not adapted: its rows keep their norms
             lengths.append(whole(layer.weight).float().norm(dim=1))
     return source.join(lengths) if source.parts > 1 else lengths[0].contiguous()
 

@@ -1,11 +1,11 @@
-"""The files of a published model that we do not write ourselves: they survive loading and saving.
+"""Preserve the other files of a published model when it is loaded and saved.
 
-These are the chat template, the generation config, the licence, the card, the modules of an encoder
-and whatever else is beside the weights. They are read into memory with the model, so the model can
-be saved anywhere, also over itself, after its source is gone. Left out, and named on saving, are
-files that could be wrong, dangerous or huge: weights in other formats, pickles, large files, and
-links that lead out of the directory. The files of the original tokenizer (`vocab.txt`,
-`tokenizer.model`) are kept as long as the tokenizer is the same.
+These are the chat template, the generation config, the licence, the model card, the modules of an
+encoder and any other files beside the weights. They are read into memory with the model, so it can
+be saved anywhere, even over itself or after its source is deleted. Files that could be outdated,
+dangerous or huge are omitted and listed in a warning on saving: weights in other formats, pickles,
+large files, and links to outside the directory. The files of the original tokenizer (`vocab.txt`,
+`tokenizer.model`) are kept as long as the tokenizer is unchanged.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ COMPANION_PATTERNS = (
     "NOTICE*",
     "*_Dense/model.safetensors",
 )
-"""The files to fetch from a repository. `*` also matches a folder."""
+"""Patterns of the files to download from a repository. `*` also matches across folders."""
 _WRITTEN = (
     *("config.json", "idiolect.json", "extension.json", "tokenizer.json", "tokenizer_config.json"),
     *("model.safetensors", "model-*.safetensors", "model.safetensors.index.json"),
 )
 """Files that every save writes."""
 _REWRITTEN = ("special_tokens_map.json", "added_tokens.json")
-"""Older files of a tokenizer, written again from the tokenizer if the source had them."""
+"""Tokenizer files in older formats, regenerated from the tokenizer if the source had them."""
 _TOKENIZER = ("vocab.json", "merges.txt", "vocab.txt", "*.model", "*.tiktoken", "tekken.json")
 """Files that transformers or other programs may read instead of `tokenizer.json`."""
 _WEIGHTS = frozenset(
@@ -69,11 +69,11 @@ _WEIGHTS = frozenset(
 )
 _ENCODER = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json")
 _LARGEST = 16 << 20
-"""Bytes of a file."""
+"""Maximum size of a file, in bytes."""
 _MOST = 64 << 20
-"""Bytes of all files."""
+"""Maximum total size of the files, in bytes."""
 _COUNT = 2000
-"""Files that are looked at: a model may lie in a folder of other things."""
+"""Maximum number of files to inspect: a model may be in a folder with many unrelated files."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +81,11 @@ class CompanionFiles:
     """The files of a model's directory that are not its weights, configuration and tokenizer."""
 
     contents: Mapping[str, bytes] = field(default_factory=dict)
-    """By path in the directory, with `/`."""
+    """File contents by path in the directory, with `/` as separator."""
     left_out: tuple[str, ...] = ()
-    """Paths of the files that are not kept, each with the reason."""
+    """Paths of the omitted files, each with the reason."""
     tokenizer: str = ""
-    """Fingerprint of the tokenizer that the tokenizer's files belong to."""
+    """Fingerprint of the tokenizer to which the tokenizer files belong."""
 
     @classmethod
     def read(cls, directory: Path, tokenizer: Tokenizer) -> CompanionFiles:
@@ -127,7 +127,7 @@ class CompanionFiles:
 
     @property
     def are_of_encoder(self) -> bool:
-        """Whether they make the directory an encoder of sentence-transformers."""
+        """Whether these files make the directory a sentence-transformers encoder."""
         return "modules.json" in self.contents
 
     def without_modules(self) -> CompanionFiles:
@@ -144,14 +144,14 @@ class CompanionFiles:
         """Write the files beside a saved model.
 
         Args:
-            directory: The directory, without such files.
+            directory: The directory, which contains none of these files yet.
             tokenizer: The saved tokenizer.
         """
         for name, data in self.contents.items():
             if name in _REWRITTEN:
                 data = _older_file(name, tokenizer)
             elif _matches(name, _TOKENIZER) and tokenizer.fingerprint != self.tokenizer:
-                continue  # tokenizer.json has all of it, and the changes
+                continue  # tokenizer.json contains the same, including any changes
             path = directory / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
@@ -162,7 +162,7 @@ def _matches(name: str, patterns: tuple[str, ...]) -> bool:
 
 
 def _files(directory: Path) -> Iterator[tuple[str, Path]]:
-    """Yield the files to keep or name, by path in the directory; hidden ones are ignored."""
+    """Yield the files to keep or report, by path in the directory; hidden ones are ignored."""
     from_pickles = not any(directory.glob("model*.safetensors"))
     for folder, folders, names in os.walk(directory):
         at = Path(folder)
@@ -175,14 +175,14 @@ def _files(directory: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _inspect(path: Path, directory: Path) -> tuple[int, str]:
-    """Return the size of a file, and why it cannot be kept, if so."""
+    """Return the size of a file, and the reason if it cannot be kept."""
     try:
         target = path.resolve(strict=True)
         status = target.stat()
     except OSError as error:
         return 0, error.strerror or "unreadable"
     root = directory.resolve()
-    # The hub's cache holds links to ../../blobs.
+    # Files in the Hugging Face cache are links to ../../blobs.
     inside = [root, root.parents[1] / "blobs"] if root.parent.name == "snapshots" else [root]
     if not any(target.is_relative_to(place) for place in inside):
         return 0, "a link that leads out of the directory"
@@ -194,7 +194,7 @@ def _inspect(path: Path, directory: Path) -> tuple[int, str]:
 
 
 def _module_folders(directory: Path) -> set[str]:
-    """Return the folders of an encoder's modules, which may hold small weights."""
+    """Return the folders of an encoder's modules, which may contain small weight files."""
     path = directory / "modules.json"
     return _folders_of(path.read_bytes()) if path.is_file() else set()
 
@@ -204,11 +204,11 @@ def _folders_of(modules: bytes) -> set[str]:
         steps: list[dict[str, Any]] = json.loads(modules or b"[]")
         return {str(step["path"]) for step in steps} - {""}
     except (ValueError, KeyError, TypeError):
-        return set()  # reading the encoder names the damage
+        return set()  # loading the encoder reports the damage
 
 
 def _older_file(name: str, tokenizer: Tokenizer) -> bytes:
-    """Return the contents of an older tokenizer file."""
+    """Return the contents of a tokenizer file in an older format."""
     value: dict[str, Any]
     if name == "added_tokens.json":
         added = tokenizer.engine.get_added_tokens_decoder()

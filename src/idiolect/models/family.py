@@ -1,4 +1,4 @@
-"""Families of published models as data: how their configurations and weights map to ours."""
+"""Describe published model families as data: how their configurations and weights map to ours."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _KINDS: dict[type, Any] = {
 }
 """The types a field may have, by the type of its default."""
 _DESCRIPTIVE = {"architectures", "dtype", "model_type", "torch_dtype", "transformers_version"}
-"""Fields that say what a file is, and change no network."""
+"""Fields that describe the file and do not affect the network."""
 
 
 def _all(kinds: Any) -> tuple[type, ...]:
@@ -49,7 +49,7 @@ def activation(name: str) -> Activation:
     """Translate a published name of an activation.
 
     Raises:
-        ConfigError: It is not supported; the message lists the supported ones.
+        ConfigError: The activation is not supported; the message lists the supported ones.
     """
     if name not in _ACTIVATIONS:
         raise ConfigError(
@@ -74,7 +74,7 @@ class Fields:
         self.values = values
         self.defaults = defaults
         self.asked: set[str] = set()
-        """Names that were asked for."""
+        """Names of the fields that were read."""
 
     def get(self, name: str, default: Any) -> Any:
         """Return a field's value, or the default if it is missing or null.
@@ -93,7 +93,7 @@ class Fields:
         return value
 
     def get_int(self, name: str) -> int | None:
-        """Return an integer, or `None` if it is missing or null; of a list of ids the first.
+        """Return an integer, the first element of a list of ids, or `None` if missing or null.
 
         Raises:
             ConfigError: The value is not an integer.
@@ -111,10 +111,10 @@ class Fields:
         return self.get(name, default) if self.values.get(name, default) is not None else None
 
     def get_one_of(self, name: str, default: str, choices: Iterable[str]) -> str:
-        """Return a field's value.
+        """Return a field's value, which must be one of the choices.
 
         Raises:
-            ConfigError: It is none of the choices.
+            ConfigError: The value is not one of the choices.
         """
         value = self.get(name, default)
         if value not in choices:
@@ -125,7 +125,7 @@ class Fields:
         """Return the value of two fields that must be equal.
 
         Raises:
-            ConfigError: They differ; encoder and decoder have the same shape in our Transformer.
+            ConfigError: The values differ; our encoder and decoder have the same shape.
         """
         value, other = self.get(first, default), self.get(second, default)
         if value != other:
@@ -171,9 +171,9 @@ class Family:
     synonyms: Mapping[str, str] = field(default_factory=dict)
     """Alternative field names in `config.json`, and the canonical name of each."""
     aliases: Mapping[str, str] = field(default_factory=dict)
-    """Names of tied copies in a checkpoint, and which of our weights they copy."""
+    """Names of tied copies in a checkpoint, each with the weight of ours that it copies."""
     ignored: tuple[str, ...] = ()
-    """Regular expressions for buffers that some checkpoints hold and no network needs."""
+    """Regular expressions for buffers in some checkpoints that no network needs."""
     fixed: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     """Fields that would change the result, and the values at which they are supported."""
     network: type[Network] = Transformer
@@ -181,9 +181,9 @@ class Family:
     make_config: Callable[..., Any] = TransformerConfig
     """Builds the configuration from its arguments."""
     tokenizer_settings: Mapping[str, Any] = field(default_factory=dict)
-    """Entries of `tokenizer_config.json` that make transformers read `tokenizer.json` as it is."""
+    """Entries of `tokenizer_config.json` that make transformers read `tokenizer.json` unchanged."""
     has_own_layout: bool = False
-    """Whether the layout of `config.json` is our own: a field that nothing reads is a mistake."""
+    """Whether the layout of `config.json` is our own. An unknown field is then an error."""
     head_may_be_absent: bool = False
     """Tie an untied head that the checkpoint lacks (some T5 files wrongly say untied)."""
 
@@ -200,12 +200,12 @@ class Family:
 
     @property
     def has_encoder_class(self) -> bool:
-        """Whether there is a published class of the encoder alone, as `T5EncoderModel`."""
+        """Whether there is a published class of the encoder alone, such as `T5EncoderModel`."""
         alone = (a for a in self.architectures.values() if not a.tasks)
         return any(a.config.get("num_decoder_layers") == 0 for a in alone)
 
     def canonical(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the fields of a `config.json` under their canonical names."""
+        """Return the fields of a `config.json` with their canonical names."""
         canonical = {k: v for k, v in settings.items() if k not in self.synonyms}
         renamed = {self.synonyms[k]: v for k, v in settings.items() if k in self.synonyms}
         return renamed | canonical

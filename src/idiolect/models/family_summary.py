@@ -1,4 +1,4 @@
-"""What each model family supports: the table of `idiolect models` and the README."""
+"""Summarize what each model family supports, for `idiolect models` and the README."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from idiolect.nn.config import TransformerConfig
 __all__ = ["FamilySummary", "Objectives", "markdown_table", "summarize"]
 
 Objectives = Callable[..., tuple[str, ...]]
-"""Returns the pre-training objectives of a network, of its kind and heads; see
+"""A function that returns the pre-training objectives of a network, given its kind and heads; see
 `training.objectives.objective_registry.objectives_for`."""
 
 _HEADINGS = ("families", "attention", "positions", "task heads", "pre-training", "supports")
@@ -34,8 +34,8 @@ class FamilySummary:
     objectives: tuple[str, ...]
     """The pre-training objectives that can train it."""
     supports: tuple[str, ...]
-    """What else can be done with it: `extend`, `encode`, `tune`, `generate`, `lora`, `layers` (the
-    first layers as an encoder of their own)."""
+    """Other supported operations: `extend`, `encode`, `tune`, `generate`, `lora`, `layers` (using
+    only the first layers as an encoder)."""
     classes: tuple[str, ...]
     """The class names that `config.json` may hold."""
     paper: str
@@ -72,7 +72,7 @@ def _supported(family: Family, tasks: Container[str]) -> tuple[str, ...]:
         "encode": True,
         "tune": True,
         "generate": "language" in tasks and family.kind != "bidirectional",
-        # Recurrent kernels read whole matrices, which have no place for adapters.
+        # Fused recurrent kernels take whole weight matrices, so layers cannot have adapters.
         "lora": not static and family.make_config is TransformerConfig,
         "layers": not static and family.kind != "encoder-decoder",
     }

@@ -40,9 +40,9 @@ from idiolect.text.tokenizers.tokenizer import Tokenizer
 __all__ = ["LanguageModel"]
 
 _RECORD = "idiolect.json"
-"""The fingerprint of the saved tokenizer, and which vocabulary rows were added."""
+"""The file with the saved tokenizer's fingerprint and the record of added vocabulary rows."""
 _PROMPT = "prompt"
-"""The folder of a saved model's virtual tokens."""
+"""The folder with a saved model's virtual tokens."""
 _HUB_FILES = (
     "config.json",
     "model.safetensors",
@@ -113,7 +113,7 @@ class LanguageModel:
 
     @property
     def extension(self) -> Extension | None:
-        """The tokens added to the vocabulary, and their verification; None if there are none."""
+        """The record of added tokens and their verification; None if no tokens were added."""
         return self.tokenizer.extension
 
     @classmethod
@@ -122,13 +122,13 @@ class LanguageModel:
         """Create a model with randomly initialized weights.
 
         Args:
-            settings: The fields of a `config.json`: `model_type` and the shape. By default the
-                vocabulary size is the tokenizer's.
+            settings: The fields of a `config.json`: `model_type` and the sizes. The vocabulary size
+                defaults to the tokenizer's.
             tokenizer: The tokenizer.
             seed: Random seed of the weights.
 
         Raises:
-            ConfigError: An unknown family, or values that are unsupported or contradict each other.
+            ConfigError: The family is unknown, or values are unsupported or contradict each other.
             CheckpointError: The vocabulary size is below the tokenizer's.
         """
         tokenizer = load_if_named(tokenizer, Tokenizer, "tokenizer")
@@ -154,21 +154,21 @@ class LanguageModel:
         training, and the original rows are verified.
 
         Args:
-            source: A directory in the Hugging Face layout, a GGUF file, the name of a model in an
-                installed package (`smollm2`), or the id of a repository on the hub. A directory
-                with a learnt prompt or prefix alone stands for its base model with it.
-            dtype: Dtype of the weights; `stored` is that of the files. The default is float32 on a
-                CPU, where it is fast, and `stored` on an accelerator.
+            source: A directory in the Hugging Face layout, a GGUF file, the name of a packaged
+                model (`smollm2`), or the id of a repository on the hub. If a directory contains
+                only a learnt prompt or prefix, its base model is loaded with it.
+            dtype: Dtype of the weights; `stored` means the dtype of the files. The default is
+                float32 on a CPU, where it is fast, and `stored` on an accelerator.
             device: The network's device.
-            quantization: Keep the matrices of the layers in few bits, for encoding or for training
-                adapters in little memory: `nf4`, `int8`, or `keep` for the blocks of a GGUF file as
-                they are. `save` writes them in full precision again.
+            quantization: Quantise the matrices of the layers, to save memory when encoding or
+                training adapters: `nf4`, `int8`, or `keep` for the blocks of a GGUF file.
+                `save` writes them in full precision.
 
         Raises:
             InputError: There is no such directory or repository.
             OfflineError: It is not available locally and cannot be downloaded.
-            ConfigError: An unknown family, or unsupported fields that would change the result.
-            CheckpointError: Files that are missing, damaged or of different models.
+            ConfigError: The family is unknown, or unsupported fields would change the result.
+            CheckpointError: Files are missing, damaged or belong to different models.
         """
         directory = locate(source, _HUB_FILES)
         if base := prompted_base(directory):
@@ -209,7 +209,7 @@ class LanguageModel:
         device: str | torch.device,
         quantization: Quantization | None,
     ) -> Self:
-        """Load a GGUF file, the only format of one file that holds a whole model."""
+        """Load a GGUF file, the only supported single-file format of a whole model."""
         if path.suffix.lower() != ".gguf":
             raise InputError(
                 f"{path} is neither a model directory nor a GGUF file", hint="pass its directory"
@@ -222,7 +222,7 @@ class LanguageModel:
         return cls(_move(network, device), Tokenizer.load(path), settings)
 
     def with_changes(self, **changes: Any) -> Self:
-        """Return a model that differs in some arguments and shares the rest.
+        """Return a model with some arguments replaced; the rest is shared with this one.
 
         Args:
             changes: Arguments of `LanguageModel`, such as `tokenizer`.
@@ -243,17 +243,17 @@ class LanguageModel:
     ) -> None:
         """Write the model atomically, so that `load` and `transformers` can load it.
 
-        The other files of a published model are written as well: chat template, licence, card. What
-        cannot be kept, such as weights in other formats, is named in a warning. Files of another
-        model in the directory are removed; files of other programs are kept.
+        The other files of a published model are written as well: chat template, licence, model
+        card. A warning lists those that cannot be kept, such as weights in other formats. Files of
+        another model in the directory are removed; unrelated files are kept.
 
-        If the vocabulary was extended and transformers is installed, a warning says so if it reads
-        the saved tokenizer with other ids.
+        If the vocabulary was extended and transformers is installed, it is checked that
+        transformers reads the saved tokenizer with the same ids; if not, a warning is logged.
 
         Args:
             directory: The directory, which need not exist.
             dtype: Dtype of the saved weights; by default that of the network.
-            shard_bytes: Larger weights are split into several files.
+            shard_bytes: Maximum size of a weight file; larger weights are split into several files.
 
         Raises:
             InputError: The directory cannot be written to.
@@ -289,7 +289,7 @@ class LanguageModel:
         if self.companions.left_out:
             _LOG.warning("not saved with the model: %s", ", ".join(self.companions.left_out))
         if self.network.context_free:
-            return  # its readers take `tokenizer.json` as it is; transformers does not know it
+            return  # transformers does not support it; its readers use `tokenizer.json` itself
         if self.extension and (changed := find_reader_changes(Path(directory), self.tokenizer)):
             _LOG.warning(
                 "transformers reads %d texts with other ids than the saved tokenizer, such as %r; "
@@ -303,9 +303,9 @@ class LanguageModel:
         if getattr(self.network.config, "type_vocab_size", 0) > 1:
             inputs.insert(1, "token_type_ids")
         settings = {"model_input_names": inputs, **self.family.tokenizer_settings}
-        if self.companions.are_of_encoder:  # its texts are data; see `Encoder.save`
+        if self.companions.are_of_encoder:  # its texts are plain text; see `Encoder.save`
             settings["split_special_tokens"] = True
-        # transformers finds the end of a padded text by the padding id of config.json.
+        # transformers locates the end of a padded text with the padding id in config.json.
         padding = self.network.config.pad_token_id
         if (
             self.tokenizer.pad_token_id is None
@@ -326,7 +326,7 @@ def _move(network: Network, device: str | torch.device) -> Network:
 
 
 def _read_record(directory: Path, tokenizer: Tokenizer) -> dict[str, Any]:
-    """Read the record of `save`; refuse a directory with another tokenizer than was saved."""
+    """Read the record of `save`; raise an error if the tokenizer is not the one that was saved."""
     path = directory / _RECORD
     if not path.exists():
         return {}

@@ -1,11 +1,11 @@
-"""Merge a trained adapter into a base, with the rows that were trained beside it.
+"""Merge a trained adapter, and vocabulary rows trained with it, into a base model.
 
-There are three things to do with what a run over a quantised base has trained:
+There are three ways to use the result of training over a quantised base:
 
     the adapter alone    `run/adapter`, in peft's layout: for the same base, quantised or not
-    merged as trained    `run/model`: the change is added to the values of the quantised base
-    merged in full       `merge_adapter`: the change is added to the weights before quantisation,
-                         which are more precise, but not those that the adapter was trained over
+    merged as trained    `run/model`: the update is added to the quantised weights
+    merged in full       `merge_adapter`: the update is added to the weights before quantisation,
+                         which are more precise but differ from those seen in training
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ def merge_adapter(model: LanguageModel, source: str | Path) -> list[str]:
     """Merge an adapter into a model's weights, in place.
 
     Args:
-        model: The base, in full precision or quantised; quantised weights that are adapted become
-            full-precision ones.
-        source: The directory of an adapter, or the folder of a `pretrain` run. Of a run, the added
-            vocabulary rows that were trained with the adapter are taken as well.
+        model: The base, in full precision or quantised; adapted weights that are quantised are
+            converted to full precision.
+        source: The directory of an adapter, or the folder of a `pretrain` run. From a run, the
+            added vocabulary rows that were trained with the adapter are copied as well.
 
     Returns:
         The names of the layers that were adapted.

@@ -1,8 +1,8 @@
 """Atomic writes of a model's directory.
 
-A new directory appears by one rename. In an existing one, files are replaced one by one, since the
-directory may be mounted or in use. A marker file shows that a replacement was interrupted, and
-`check_finished` refuses such a directory. Files of other programs are never changed.
+A new directory is created by a single rename. In an existing one, files are replaced one by one,
+since the directory may be mounted or in use. A marker file shows that a replacement was
+interrupted, and `check_finished` refuses such a directory. Unrelated files are never changed.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ __all__ = ["check_finished", "replacing"]
 _MARKER = ".unfinished"
 _WRITTEN_LAST = "idiolect.json"
 _PROMPT = "prompt"
-"""The folder of a learnt prompt; the old model's goes with it."""
-# File names that belong to a model. Those that the new model lacks are removed: they are the old
-# model's, and would be read as part of the new one.
+"""The folder of a learnt prompt; that of the old model is removed with it."""
+# Names of files that belong to a model. If the new model lacks one, that of the old model is
+# removed, because it would be read as part of the new model.
 _OWNED = (
     "config.json",
     "generation_config.json",
@@ -79,7 +79,7 @@ def replacing(directory: str | Path) -> Iterator[Path]:
             if target.is_dir():
                 _exchange(target, fresh)
             else:
-                # It is private to its owner; the model gets the permissions of its parent.
+                # The temporary folder is private; the model gets the permissions of its parent.
                 fresh.chmod(parent.stat().st_mode & 0o777)
                 fresh.rename(target)
                 flush(parent)

@@ -1,4 +1,4 @@
-"""Load a network from a checkpoint and export it: names, shapes and tied copies are checked.
+"""Load a network from a checkpoint and export it; check names, shapes and tied copies.
 
 All problems of a checkpoint are reported in one error.
 """
@@ -60,7 +60,7 @@ class Tensors(Protocol):
         """Return a tensor."""
 
     def blocks(self, name: str, take: Callable[[Tensor], Tensor]) -> QuantizedMatrix | None:
-        """Return some rows of a matrix in the blocks it is stored in, if it is."""
+        """Return some rows of a matrix in its stored quantised blocks; None if it has none."""
 
 
 def read_network(
@@ -88,19 +88,19 @@ def build_network(
         settings: The fields of `config.json`.
         source: The directory or file of the checkpoint, for messages.
         dtype: Dtype of the weights; by default that of the files.
-        quantization: Keep the matrices of the layers in few bits; see `Quantization`. They are
-            quantised one by one, so the memory never holds all of them in full precision.
+        quantization: Quantise the matrices of the layers; see `Quantization`. They are converted
+            one by one, so memory never contains all of them in full precision.
 
     Raises:
-        ConfigError: Unsupported fields that would change the result, or no blocks to keep.
-        CheckpointError: Weights that are missing, unexpected or of another shape, or tied copies
-            that differ; the message lists all of them.
+        ConfigError: Unsupported fields would change the result, or there are no blocks to keep.
+        CheckpointError: Weights are missing, unexpected or of a wrong shape, or tied copies
+            differ; the message lists all of them.
     """
     family = find_family(settings)
     table = family.names(settings)
     stored = _stored_names(weights, family)
     config = _resolve_tying(family.config(settings), family, table, weights, stored)
-    # Ours may be parts of theirs: a published matrix holds three of ours at most.
+    # Our matrices may be parts of published ones, which fuse at most three of ours.
     with shapes_only(most=1_000 + 8 * len(stored)):
         network = family.network(config)
 
@@ -116,7 +116,7 @@ def build_network(
         sources,
         wanted,
         formats(network, quantization),
-        # The rows of a static model may have 8 bits, with a step for each in its weights.
+        # The rows of a static model may be 8-bit integers; the token weights include their scale.
         integers=(torch.int8,) if network.context_free else (),
     )
     expected = {source.name for source in sources.values()}
@@ -141,7 +141,7 @@ def build_network(
         },
     )
     if dtype is None:
-        # All weights get the most precise dtype among those of the files.
+        # All weights get the most precise dtype found in the files.
         dtype = reduce(torch.promote_types, (one.dtype for one in held.values()))
         dtype = dtype if dtype.is_floating_point else torch.float32
     place_weights(network, {ours: one.to(dtype) for ours, one in held.items()})
@@ -158,7 +158,7 @@ def _read_all(
     quantized_as: Mapping[str, Quantization],
     integers: Collection[torch.dtype],
 ) -> tuple[dict[str, Tensor | QuantizedMatrix], dict[str, list[str]]]:
-    """Read the network's weights by our names, and list those that do not fit, by problem."""
+    """Read the network's weights by our names, and list those that do not match, by problem."""
     held: dict[str, Tensor | QuantizedMatrix] = {}
     wrong, whole_numbers = [], []
     for ours, name in found.items():
@@ -179,7 +179,7 @@ def _read_all(
             whole_numbers.append(name)
         else:
             exact = source.extract(tensor, sizes)
-            if how == "keep":  # tables are kept once added rows are separated from them
+            if how == "keep":  # vocabulary rows are handled later, once added rows are separated
                 held[ours] = exact if ours in TABLES else recovered_blocks(exact) or exact
             else:
                 held[ours] = exact if how is None else quantized(exact, how)
@@ -191,10 +191,10 @@ def _all_rows(rows: Tensor) -> Tensor:
 
 
 def held_class(weights: Tensors, settings: Mapping[str, Any], *, source: Path) -> dict[str, Any]:
-    """Return the settings with the class of which a checkpoint holds the weights.
+    """Return the settings with the model class that matches the checkpoint's weights.
 
-    Published encoders often name the class that they were pre-trained as, without its head. They
-    are then of the class without a head, and a warning says so.
+    Published encoders often name the class they were pre-trained with, but lack the weights of its
+    head. Then the class without a head is used, with a warning.
 
     Args:
         weights: The checkpoint's tensors.
@@ -202,7 +202,7 @@ def held_class(weights: Tensors, settings: Mapping[str, Any], *, source: Path) -
         source: The directory or file of the checkpoint, for the warning.
 
     Raises:
-        ConfigError: Unsupported fields that would change the result.
+        ConfigError: Unsupported fields would change the result.
     """
     family = find_family(settings)
     name, architecture = family.architecture(settings)
@@ -224,7 +224,7 @@ def held_class(weights: Tensors, settings: Mapping[str, Any], *, source: Path) -
 
 
 def _refuse(source: Path, problems: Mapping[str, list[str]]) -> None:
-    """Raise one error with the names of all tensors that do not fit, if there are any."""
+    """Raise one error with the names of all tensors that do not match, if there are any."""
     found = [
         f"{kind}: {_list_names(list(dict.fromkeys(names)))}"
         for kind, names in problems.items()
@@ -241,7 +241,7 @@ def export_weights(network: Network, settings: Mapping[str, Any]) -> dict[str, T
     """Return the network's weights under the published names.
 
     Added vocabulary rows are concatenated with the original ones, and adapters are merged. Virtual
-    tokens are no part of the network; see `prompt_files`.
+    tokens are not exported; see `prompt_files`.
     """
     table = find_family(settings).names(settings)
     fused: dict[str, list[tuple[WeightSource, Tensor]]] = {}
@@ -281,8 +281,9 @@ def _joined(network: Network) -> dict[str, Tensor]:
 def _stored_names(weights: Tensors, family: Family) -> dict[str, str]:
     """Map each name without prefix to its name in the files.
 
-    Prefixes vary: the published `gpt2` names the class with a head, but its weights lack that
-    class's prefix. Before 2019, norm weights were called gamma and beta, as in TensorFlow.
+    Prefixes vary: the config of the published `gpt2` names the class with a head, but its weights
+    lack that class's prefix. Before 2019, norm weights were called gamma and beta, as in
+    TensorFlow.
     """
     prefixes = {a.prefix for a in family.architectures.values() if a.prefix}
     stored = {}
@@ -299,9 +300,9 @@ def _resolve_tying(
     weights: Tensors,
     stored: Mapping[str, str],
 ) -> Any:
-    """Correct whether the language-model head is tied, from the weights that are stored.
+    """Determine from the stored weights whether the language-model head is tied.
 
-    If config.json says "tied" but the files hold a different head, that head is kept.
+    If config.json says "tied" but the files contain a different head, that head is kept.
     """
     if "language" not in config.tasks:
         return config
@@ -315,7 +316,7 @@ def _resolve_tying(
 
 
 def _stored_copy(ours: str, family: Family, stored: Mapping[str, str]) -> str | None:
-    """Find a tied copy that was stored instead of the weight itself."""
+    """Find the name of a tied copy that is stored instead of the weight itself."""
     if ours == _HEAD:
         return None
     copies = (stored.get(alias) for alias, copied in family.aliases.items() if copied == ours)
@@ -323,7 +324,7 @@ def _stored_copy(ours: str, family: Family, stored: Mapping[str, str]) -> str | 
 
 
 def _known_name(bare: str, family: Family) -> bool:
-    """Return whether the family lists a tensor that the network does not need."""
+    """Return whether an unused tensor is one that the family lists as not needed."""
     if bare in family.aliases or any(re.fullmatch(pattern, bare) for pattern in family.ignored):
         return True
     rules = (rule for other in family.architectures.values() for rule in other.rules)

@@ -1,8 +1,9 @@
 """Learnt prompts and prefixes in the layout of `peft`, loaded and saved.
 
-`adapter_model.safetensors` holds one tensor, `prompt_embeddings`, with a row for each virtual
-token: the embedding of a prompt; of a prefix, keys and values of the first layer, then those of the
-second, and so on. A prefix that a small network computed is saved as what it computed.
+`adapter_model.safetensors` contains one tensor, `prompt_embeddings`, with a row for each virtual
+token: for a prompt, its embedding; for a prefix, the keys and values of the first layer, then those
+of the second, and so on. If a prefix was reparameterised by a small network, only the network's
+output is saved.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from idiolect.text.files import read_json, write_atomic
 __all__ = ["PROMPT_CONFIG", "is_prompt", "load_prompt", "prompted_base", "save_prompt"]
 
 PROMPT_CONFIG = "adapter_config.json"
-"""The file that says of which kind a prompt is, and of which model."""
+"""The file with the type of a prompt and its base model."""
 
 _WEIGHTS, _TENSOR = "adapter_model.safetensors", "prompt_embeddings"
 _KINDS = {"PROMPT_TUNING": False, "PREFIX_TUNING": True}
-"""The kinds of prompts, and whether they are prefixes."""
+"""The `peft_type` of each supported kind, and whether it is a prefix."""
 
 
 def is_prompt(config: Mapping[str, Any]) -> bool:
@@ -37,10 +38,10 @@ def is_prompt(config: Mapping[str, Any]) -> bool:
 
 
 def prompted_base(directory: Path) -> str | None:
-    """Return the base model of a directory that holds a prompt alone; None for other directories.
+    """Return the base model of a directory that contains only a prompt; None for other directories.
 
     Raises:
-        CheckpointError: It does not say of which model the prompt is.
+        CheckpointError: The prompt does not state its base model.
     """
     path = directory / PROMPT_CONFIG
     if not path.is_file() or (directory / "config.json").exists():
@@ -63,7 +64,7 @@ def save_prompt(network: Network, directory: str | Path, *, base: str = "") -> N
     Args:
         network: A network with virtual tokens.
         directory: Where to write.
-        base: Name or directory of the model, from which `LanguageModel.load` and `peft` find it.
+        base: Name or directory of the base model, for `LanguageModel.load` and `peft`.
 
     Raises:
         ConfigError: The network has no virtual tokens.
@@ -102,11 +103,11 @@ def save_prompt(network: Network, directory: str | Path, *, base: str = "") -> N
 
 
 def load_prompt(network: Network, directory: str | Path) -> None:
-    """Give a network the virtual tokens that `save_prompt` or `peft` saved, in place of its own.
+    """Load virtual tokens saved by `save_prompt` or `peft` into a network, replacing its own.
 
     Raises:
         CheckpointError: Files are missing or damaged.
-        ConfigError: They are no prompt or prefix, or one of another model.
+        ConfigError: The files are not a prompt or prefix, or belong to another model.
     """
     directory = Path(directory)
     config = read_json(directory / PROMPT_CONFIG)

@@ -1,4 +1,4 @@
-"""Which weights of a network are kept in few bits, and how they get their place in it."""
+"""Choose the weights of a network to quantise, and put them into the network."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ __all__ = [
 ]
 
 Quantization = Literal["nf4", "int8", "keep"]
-"""How the matrices of the layers are kept in memory: `nf4` and `int8` quantise them (see
-`nn.quantization`); `keep` leaves the blocks of a GGUF file as they are, which is exact.
+"""Quantisation of the matrices of the layers in memory: `nf4` and `int8` quantise them (see
+`nn.quantization`); `keep` keeps the blocks of a GGUF file, which is lossless.
 
-Vocabulary rows are never quantised anew: those of a GGUF file keep its blocks, others their dtype.
-So the published rows have the same values, bit for bit, as without quantization. Blocks of a GGUF
-file are also found in a directory to which its model was saved, from the values in float32."""
+Vocabulary rows are never re-quantised: those of a GGUF file keep its blocks, others their dtype. So
+the published rows have the same values, bit for bit, as without quantisation. If the model of a
+GGUF file was saved to a directory in float32, the blocks are recovered from the values."""
 _LOG = logging.getLogger(__name__)
 
 TABLES = ("tokens.weight", "heads.language.weight")
@@ -41,7 +41,7 @@ TABLES = ("tokens.weight", "heads.language.weight")
 
 
 def check_quantization(quantization: str | None) -> None:
-    """Refuse an unknown quantization.
+    """Check the name of a quantisation.
 
     Raises:
         ConfigError: It is unknown; the message lists the known ones.
@@ -54,7 +54,7 @@ def check_quantization(quantization: str | None) -> None:
 
 
 def formats(network: Network, quantization: Quantization | None) -> dict[str, Quantization]:
-    """Return how the matrices of a network are to be kept, by the names of the weights."""
+    """Return the quantisation of each matrix of a network, by the name of the weight."""
     check_quantization(quantization)
     if quantization is None:
         return {}
@@ -68,7 +68,7 @@ def formats(network: Network, quantization: Quantization | None) -> dict[str, Qu
 
 
 def place_weights(network: Network, weights: Mapping[str, Tensor | QuantizedMatrix]) -> None:
-    """Load all weights of a network that was built without memory, in place.
+    """Load all weights into a network that was built on the "meta" device, in place.
 
     Raises:
         RuntimeError: Weights are missing.
@@ -91,10 +91,10 @@ def _place(network: Network, name: str, matrix: QuantizedMatrix) -> None:
 
 
 def check_kept(network: Network, source: Path) -> None:
-    """Check that a network loaded with `keep` has blocks; warn of layers that have none.
+    """Check that a network loaded with `keep` has quantised blocks; warn of layers that have none.
 
     Raises:
-        ConfigError: None of its layers has.
+        ConfigError: No layer has quantised blocks.
     """
     wanted = [name for name in formats(network, "keep") if name not in TABLES]
     kept = quantized_matrices(network)
@@ -112,7 +112,7 @@ def check_kept(network: Network, source: Path) -> None:
 
 
 def keep_blocks_of_rows(network: Network) -> None:
-    """Keep the original vocabulary rows in blocks, where these hold exactly their values."""
+    """Convert the original vocabulary rows to GGUF blocks, where these represent them exactly."""
     for name, rows in network.vocabulary_rows().items():
         original = rows.original if isinstance(rows, ExtendedRows) else rows
         blocks = recovered_blocks(original) if isinstance(original, nn.Parameter) else None
@@ -126,10 +126,10 @@ def keep_blocks_of_rows(network: Network) -> None:
 
 
 def quantize_loaded(network: Network, quantization: Quantization) -> None:
-    """Quantise the layers of a loaded network, in place; `keep` only checks it.
+    """Quantise the layers of a loaded network, in place; with `keep`, only check them.
 
     Raises:
-        ConfigError: It is quantised in another way, or has no blocks to keep.
+        ConfigError: The network has another quantisation, or no blocks to keep.
     """
     check_quantization(quantization)
     present = {matrix.format for matrix in quantized_matrices(network).values()}

@@ -1,8 +1,8 @@
-"""Check that transformers reads a saved tokenizer as we do, where it is installed.
+"""Check that transformers, if installed, reads a saved tokenizer with the same ids.
 
-transformers replaces the tokenizer's class by the model's type, and some classes rebuild parts of
-the pipeline in their own code. A directory that is right today may be read differently by another
-release, so an extended vocabulary is checked against the installed one.
+transformers may choose the tokenizer class by the model type, and some classes rebuild parts of the
+pipeline in their own code. Another release may read the same directory differently, so an extended
+vocabulary is checked against the installed one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from idiolect.text.tokenizers.tokenizer import Tokenizer
 __all__ = ["find_reader_changes"]
 
 _TERMS = 200
-"""New terms to check; a reader that loses a part of the pipeline loses most of them."""
+"""Number of new terms to check; if transformers drops a part of the pipeline, most are affected."""
 _TEXTS = (
     "It's 12345 items, they'll cost $3.50 (tax incl.); we've 2 left — naïve café!",
     "def f(x):\n    return x  # two\n\n\n\tthree   spaces  \n",
@@ -25,16 +25,16 @@ _TEXTS = (
 
 
 def find_reader_changes(directory: Path, tokenizer: Tokenizer) -> list[str]:
-    """Return texts that transformers reads with other ids; none if it is not installed.
+    """Return texts for which transformers returns other ids; empty if it is not installed.
 
     Args:
         directory: A saved model.
         tokenizer: Its tokenizer.
     """
     try:
-        # By name: the package needs no transformers, and only looks where there is one.
+        # Imported by name, because transformers is not a dependency.
         library = importlib.import_module("transformers")
-    except Exception:  # a broken installation raises anything
+    except Exception:  # a broken installation may raise any error
         return []
     added = tokenizer.extension.added if tokenizer.extension else ()
     terms = [token.text for token in added[:: -(-len(added) // _TERMS) or 1]]

@@ -54,7 +54,7 @@ def find_family(settings: Mapping[str, Any]) -> Family:
     """Find the family of a `config.json`.
 
     Raises:
-        ConfigError: Its `model_type` is missing or unknown; the message lists the known ones.
+        ConfigError: The `model_type` is missing or unknown; the message lists the known ones.
     """
     model_type = settings.get("model_type")
     if not isinstance(model_type, str) or model_type not in FAMILIES:

@@ -1,4 +1,4 @@
-"""Models of the first layers of another one, down to none: its embedding rows alone."""
+"""Make a model of another's first layers, or a static model of its embedding rows alone."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ __all__ = [
 ]
 
 WHITENED = "whitened"
-"""The field of a static model's `config.json` that says that a projection was folded into its rows.
+"""The field in a static model's `config.json` that marks rows with a projection folded into them.
 """
 
 
 def first_layers(model: LanguageModel, count: int | str) -> LanguageModel:
-    """Return a model of the first layers of another.
+    """Return a model that consists of the first layers of another.
 
-    With one or more layers it shares the other's weights. With none it is a static model of its
-    own: a copy of the embedding rows, without context, with a weight for each token.
+    With one or more layers it shares the other's weights. With none it is an independent static
+    model: a copy of the embedding rows, with a weight for each token and no context.
 
     Args:
         model: The model, which stays unchanged.
         count: Number of layers.
 
     Raises:
-        ConfigError: The model does not have so many layers, or cannot be cut.
+        ConfigError: The model does not have that many layers, or cannot be truncated.
     """
     if isinstance(count, bool) or not isinstance(count, int) or count < 0:
         hint = "a whole number, at least 0"
@@ -56,7 +56,7 @@ def first_layers(model: LanguageModel, count: int | str) -> LanguageModel:
         raise ConfigError(error.message, hint=error.hint) from error
     name = model.family.synonyms.get("num_hidden_layers", "num_hidden_layers")
     whole = len(model.network.blocks)
-    # A list with an entry for each layer, such as `layer_types`, is cut as well.
+    # Lists with one entry per layer, such as `layer_types`, are truncated as well.
     settings = {
         key: value[:count] if isinstance(value, list) and len(value) == whole else value
         for key, value in model.settings.items()
@@ -67,10 +67,10 @@ def first_layers(model: LanguageModel, count: int | str) -> LanguageModel:
 def static_rows(rows: Tensor, extension: Extension | None) -> Tensor:
     """Replace the rows of added tokens by the sums of their pieces' rows, in place.
 
-    A text's summed vector is then the same as before the vocabulary was extended, so new tokens
-    cannot do harm at the start.
+    The sum of a text's rows is then the same as before the vocabulary was extended, so new tokens
+    do no harm before training.
 
-    Shape: rows (vocabulary, width), and so the result.
+    Shape: rows and result (vocabulary, width).
     """
     for token in extension.added if extension is not None else ():
         rows[token.id] = rows[list(token.pieces)].sum(0)
@@ -79,9 +79,9 @@ def static_rows(rows: Tensor, extension: Extension | None) -> Tensor:
 
 @contextmanager
 def kept_rows(model: LanguageModel) -> Iterator[None]:
-    """Keep the original rows of a static model as they are while it trains.
+    """Freeze the original rows of a static model while it trains, until the context exits.
 
-    Its added rows are a parameter of their own meanwhile, as in any extended vocabulary.
+    Meanwhile its added rows are a separate parameter, as in any extended vocabulary.
 
     Args:
         model: The static model.
@@ -103,11 +103,11 @@ def kept_rows(model: LanguageModel) -> Iterator[None]:
 
 
 def in_pieces(model: LanguageModel, rows: list[list[int]]) -> list[list[int]]:
-    """Replace added tokens by their pieces in the rows that a static model is whitened by.
+    """Replace added tokens by their pieces in the texts on which a static model is whitened.
 
-    Their rows are the sums of the pieces' rows until the model is whitened. But a text with sums
-    has fewer tokens, so its mean is longer, most of all along the direction that all rows share,
-    which whitening is to remove.
+    Before whitening, the row of an added token is the sum of its pieces' rows. A text with added
+    tokens has the same sum but fewer tokens, so its mean vector is longer, especially along the
+    direction common to all rows, which whitening should remove.
     """
     extension = model.extension
     if extension is None or not model.network.context_free or model.settings.get(WHITENED, False):
@@ -118,8 +118,8 @@ def in_pieces(model: LanguageModel, rows: list[list[int]]) -> list[list[int]]:
 def quantize_table(directory: Path) -> None:
     """Store the rows of a saved static model as 8-bit integers, in place.
 
-    Each row has a step of its own, its largest number / 127, which its token's weight is multiplied
-    by. Other programs that know weights, such as model2vec, read the same vectors.
+    Each row has its own scale, its largest absolute value / 127, by which the token's weight is
+    multiplied. Other programs that support token weights, such as model2vec, read the same vectors.
     """
     weights = open_weights(directory)
     tensors = {name: weights[name].clone() for name in weights.names}

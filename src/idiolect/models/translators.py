@@ -1,4 +1,4 @@
-"""Published translators by name, as the fields of a `config.json`; sizes fit a small corpus."""
+"""Published translation models by name, as `config.json` fields, with sizes for a small corpus."""
 
 from __future__ import annotations
 

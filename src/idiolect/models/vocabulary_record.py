@@ -1,6 +1,7 @@
 """The record of an extended vocabulary: which rows were added, and hashes of the original ones.
 
-Checkpoints hold joined matrices, as their readers expect. The record tells the rows apart again.
+Checkpoints contain joined matrices, as other programs expect. The record is used to separate the
+rows again.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ __all__ = ["describe_rows", "split_rows"]
 
 
 def describe_rows(network: Network, dtype: torch.dtype | None = None) -> dict[str, Any]:
-    """Describe an extended vocabulary for `split_rows`; return `{}` for one without added rows.
+    """Describe an extended vocabulary for `split_rows`; return `{}` if there are no added rows.
 
     Args:
         network: The network.
-        dtype: The dtype in which its weights will be written.
+        dtype: The dtype in which the weights will be saved.
 
     Raises:
         VerificationError: The original rows are frozen and have changed.
@@ -46,7 +47,7 @@ def split_rows(network: Network, record: Mapping[str, Any]) -> None:
 
     Args:
         network: A network with joined matrices, as loaded.
-        record: The result of `describe_rows`, and `dtype`, that of the file.
+        record: The result of `describe_rows`, plus `dtype`, the dtype of the file.
 
     Raises:
         CheckpointError: The record does not match the network, or the original rows have changed.

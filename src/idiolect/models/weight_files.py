@@ -23,7 +23,7 @@ from idiolect.text.files import read_bytes, read_json
 __all__ = ["SHARD_BYTES", "Weights", "load_module", "open_weights", "write_weights"]
 
 SHARD_BYTES = 5_000_000_000
-"""Files larger than this are split, as on the hub."""
+"""Files larger than this are split, as on the Hugging Face hub."""
 
 _SINGLE = "model.safetensors"
 _CANDIDATES = (
@@ -53,15 +53,15 @@ class Weights:
         return tensor
 
     def blocks(self, name: str, take: Callable[[Tensor], Tensor]) -> None:
-        """Return `None`: these formats hold no quantised blocks."""
+        """Return `None`: these formats contain no quantised blocks."""
 
 
 def open_weights(directory: Path) -> Weights:
     """Open the weight files of a directory.
 
     Raises:
-        CheckpointError: There are none, one is missing, truncated or damaged, or an index names a
-            file outside the directory.
+        CheckpointError: There are none; a file is missing, truncated or damaged; or an index names
+            a file outside the directory.
     """
     for candidate in _CANDIDATES:
         path = directory / candidate
@@ -133,7 +133,7 @@ def load_module(module: nn.Module, path: Path) -> None:
     """Load all weights of a small module, such as a head, from a safetensors file.
 
     Raises:
-        CheckpointError: The file is missing or damaged, or holds another module.
+        CheckpointError: The file is missing or damaged, or contains another module.
     """
     try:
         module.load_state_dict(load(read_bytes(path)))

@@ -5,8 +5,8 @@ A rule pairs the name in a published checkpoint with ours. `{n}` is a layer numb
 
     Rule("h.{n}.attn.c_attn.*", (".. query.*", ".. key.*", ".. value.*"), transpose=True)
 
-The parts may have different numbers of rows, and may alternate for each attention head (`per_head`,
-GPT-NeoX) instead of following one another.
+The parts may have different numbers of rows. With `per_head` (GPT-NeoX), they alternate by
+attention head.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Rule:
     transpose: bool = False
     """Whether the published matrix is (in, out), as in GPT-2. Biases are not affected."""
     per_head: bool = False
-    """Whether a fused tensor has the parts of the first attention head, then those of the next."""
+    """Whether a fused tensor contains all parts of the first attention head, then of the next, …"""
     row: bool = False
     """Whether the published tensor has a leading dimension of one (BART's `final_logits_bias`)."""
     bare: bool = False
@@ -44,7 +44,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class WeightSource:
-    """The published tensor that holds one of ours."""
+    """The published tensor that contains one of ours."""
 
     name: str
     """Name in the checkpoint, without the architecture's prefix."""
@@ -55,7 +55,7 @@ class WeightSource:
     names: tuple[str, ...]
     """Our names of all its parts; one if the tensor is not fused."""
     blocks: int
-    """How often a fused tensor repeats its parts: once, or for each attention head."""
+    """How often the sequence of parts is repeated in a fused tensor: once, or once per head."""
     rule: Rule
 
     @property
@@ -64,7 +64,7 @@ class WeightSource:
         return len(self.names)
 
     def stored_shape(self, shapes: Mapping[str, torch.Size]) -> torch.Size:
-        """Return the shape of the checkpoint's tensor for the shapes of ours, by name."""
+        """Return the shape of the checkpoint's tensor, given the shapes of ours by name."""
         rows = sum(shapes[name][0] for name in self.names)
         shape = [rows, *shapes[self.names[self.part]][1:]]
         if self.rule.transpose and len(shape) == 2:
@@ -146,7 +146,7 @@ class NameTable:
                 self._forward.append((_pattern(name), rule, part))
 
     def source(self, ours: str) -> WeightSource:
-        """Find the published tensor that holds one of ours.
+        """Find the published tensor that contains one of ours.
 
         Raises:
             KeyError: No rule matches it (an error in the table).

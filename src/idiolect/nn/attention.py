@@ -1,16 +1,16 @@
-"""Multi-head attention, and which keys each query may attend to.
+"""Multi-head attention, and the visibility of keys to queries.
 
 Batches have one of two layouts; only attention distinguishes them:
 
     grid    (batch, length, width); a mask marks padding and document boundaries
     packed  (tokens, width), without padding; `spans` give the first and last token of each document
 
-Attention over a packed batch runs document by document. It needs no mask and does no work on
-padding or across documents, so CPUs use it for every batch with padding.
+Attention over a packed batch runs document by document. It needs no mask and computes nothing for
+padding or across documents, so it is used on CPUs for every batch with padding.
 
-Two things are called a prefix in the literature, and a pass has at most one of them: `prefix` are
-the keys and values of virtual tokens before each text (prefix tuning), `prefix_mask` marks the
-first tokens of a text, which are read both ways (prefix language models).
+"Prefix" has two meanings in the literature, and a forward pass uses at most one of them: `prefix`
+contains keys and values of virtual tokens before each text (prefix tuning); `prefix_mask` marks the
+first tokens of a text, which have bidirectional attention (prefix language models).
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from idiolect.nn.position import RelativeTable, rotate
 __all__ = ["Attention", "Span", "Visibility"]
 
 Span = tuple[int, int]
-"""First token of a document in a packed batch, and the one after its last."""
+"""Start and end (exclusive) of a document in a packed batch."""
 
 
 @dataclass(kw_only=True)
 class Visibility:
-    """Which keys the queries of one forward pass may attend to."""
+    """Determines which keys each query of a forward pass may attend to."""
 
     causal: bool
-    """No key after the query."""
+    """Whether keys after the query are hidden."""
     query_positions: Tensor
     """Position of each query in its text. Shape: (queries,) or (batch, queries)."""
     key_positions: Tensor
@@ -52,14 +52,14 @@ class Visibility:
     spans: Sequence[tuple[Span, Span]] | None = None
     """Packed only: the spans of each document's queries and keys."""
     virtual_tokens: int = 0
-    """How many keys stand before the texts of all documents."""
+    """Number of prefix keys before the text of each document."""
     prefix_mask: Tensor | None = None
-    """Keys that all queries of their document attend to, although causal. Bool, (batch, keys), or
-    packed (keys,)."""
+    """Keys that all queries of their document attend to, even in causal attention. Bool, shape
+    (batch, keys), or packed (keys,)."""
     _masks: dict[int | None, Tensor | None] = field(default_factory=dict)
 
     def mask(self, window: int | None, like: Tensor) -> tuple[Tensor | None, bool]:
-        """Return a mask for `scaled_dot_product_attention` or none, and whether it is causal.
+        """Return a mask for `scaled_dot_product_attention`, or None, and its `is_causal` argument.
 
         Args:
             window: Number of keys a query attends to, counting itself; `None` for all.
@@ -97,7 +97,7 @@ class Visibility:
         if self.key_documents is not None:
             same = self._same_document()
             visible = same if visible is None else visible & same
-            # A padding query has no visible key, and softmax over none is NaN.
+            # A padding query has no visible key, and softmax over no keys is NaN.
             visible = visible | ~visible.any(-1, keepdim=True)
         if self.bias is None:
             return visible
@@ -178,10 +178,10 @@ class Attention(nn.Module):
             memory: Source of keys and values for cross-attention; by default `x`.
             rotation: Rotary cosines and sines of the queries (and keys).
             cache: Keys and values of earlier tokens. Cross-attention fills it once and then only
-                reads it; it may then hold one row for several successive ones of `x`, of one token
-                each.
-            prefix: Keys and values before those of each text, if they are in no cache. Shape: (key
-                heads, n, head width).
+                reads it. It may then have one row for several consecutive rows of `x`, if
+                these have one token each (beams).
+            prefix: Keys and values to put before those of each text, if they are not cached.
+                Shape: (key heads, n, head width).
         """
         query = self._split(self.query(x), self.heads, self.query_norm, rotation)
         if visibility.spans is not None:
@@ -203,7 +203,7 @@ class Attention(nn.Module):
         positions = visibility.query_positions, visibility.key_positions
         texts = len(key)
         if texts != len(query):
-            # The beams of a text read the same source: they are queries of one row.
+            # The beams of a text attend to the same source, so they become queries of one row.
             query = query.view(texts, -1, self.heads, self.width).transpose(1, 2)
         attended = self.attend(query, key, value, mask, causal, positions)
         if texts != len(x):
@@ -226,7 +226,7 @@ class Attention(nn.Module):
     def _split(
         self, x: Tensor, heads: int, norm: nn.Module | None, rotation: tuple[Tensor, Tensor] | None
     ) -> Tensor:
-        """Split projected states by head, norm and rotate them. Shape: (…, heads, width)."""
+        """Split projected states by head, normalize and rotate them. Shape: (…, heads, width)."""
         if norm is not None and self.norms_heads_together:
             x = norm(x)
         x = x.view(*x.shape[:-1], heads, self.width)
@@ -235,7 +235,7 @@ class Attention(nn.Module):
         return x if rotation is None else rotate(x, rotation)
 
     def finish(self, attended: Tensor) -> Tensor:
-        """Map what the heads attended to. Shape: (…, heads, head width) to (…, width)."""
+        """Apply the output projection. Shape: (…, heads, head width) to (…, width)."""
         result: Tensor = self.output(attended.flatten(-2))
         return result
 
@@ -247,9 +247,9 @@ class Attention(nn.Module):
         visibility: Visibility,
         prefix: tuple[Tensor, Tensor] | None,
     ) -> Tensor:
-        """Attend document by document; neighbours of equal length are one batch.
+        """Attend document by document; adjacent documents of equal length form one batch.
 
-        Shape: (tokens, heads, width), all three and the result.
+        Shape of queries, keys, values and result: (tokens, heads, width).
         """
         if not visibility.spans:
             return torch.empty_like(query)
@@ -295,7 +295,7 @@ class Attention(nn.Module):
             and query.shape[2] == 1
             and (mask is None or mask.dim() == 2 or mask.shape[-3] == 1)
         ):
-            # One new token: heads that share keys become queries of one head, without a copy.
+            # One new token: query heads that share a key head become its queries, without a copy.
             folded = query.view(query.shape[0], self.key_heads, shared, self.width)
             attended = F.scaled_dot_product_attention(
                 folded, key, value, attn_mask=mask, dropout_p=dropout, scale=self.scale
@@ -325,9 +325,9 @@ class Attention(nn.Module):
         causal: bool,
         positions: tuple[Tensor, Tensor],
     ) -> Tensor:
-        """Attend in ways that fused kernels do not offer: all scores are held in memory.
+        """Compute attention variants that fused kernels lack, with all scores in memory.
 
-        They may be bounded, or have a vector per distance added to keys and values (Shaw et al.
+        These are soft-capped scores, and relative vectors added to keys and values (Shaw et al.
         2018).
         """
         assert self.scale is not None
@@ -361,7 +361,7 @@ class Attention(nn.Module):
 
 
 def _preceded(prefix: tuple[Tensor, Tensor], key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """Put a prefix before the keys and values of each row. (batch, key heads, length, width)."""
+    """Prepend a prefix to the keys and values of each row. (batch, key heads, length, width)."""
     first, second = (
         torch.cat([before.expand(len(part), *before.shape), part], dim=2)
         for before, part in zip(prefix, (key, value), strict=True)
@@ -370,13 +370,14 @@ def _preceded(prefix: tuple[Tensor, Tensor], key: Tensor, value: Tensor) -> tupl
 
 
 def _causal_but_for(shared: Tensor, visibility: Visibility, mask: Tensor | None) -> Tensor:
-    """Return the mask of documents whose first tokens are seen by all. Shape: (batch, 1 or heads,
-    length, length).
+    """Return a causal mask in which all tokens of a document attend to its prefix.
+
+    Shape: (batch, 1 or heads, length, length).
 
     Args:
-        shared: Which tokens all see. Shape: (batch, 1, 1, length).
-        visibility: The whole batch's.
-        mask: The bias of the scores, if there is one, without later keys.
+        shared: The prefix tokens. Shape: (batch, 1, 1, length).
+        visibility: The visibility of the whole batch.
+        mask: The score bias with later keys masked, if there is a bias; only its dtype is used.
     """
     place = torch.arange(shared.shape[-1], device=shared.device)
     visible = (place <= place[:, None]) | shared
@@ -388,7 +389,7 @@ def _causal_but_for(shared: Tensor, visibility: Visibility, mask: Tensor | None)
 
 
 def _runs(spans: Sequence[tuple[Span, Span]]) -> list[tuple[int, Span, Span]]:
-    """Join neighbouring documents of equal length into runs: count, query span, key span.
+    """Join adjacent documents of equal length into runs: count, query span, key span.
 
     >>> _runs([((0, 2), (0, 3)), ((2, 4), (3, 6)), ((4, 5), (6, 9))])
     [(2, (0, 4), (0, 6)), (1, (4, 5), (6, 9))]
@@ -409,8 +410,8 @@ def _runs(spans: Sequence[tuple[Span, Span]]) -> list[tuple[int, Span, Span]]:
 
 
 def _parts(tokens: Tensor, spans: Sequence[Span]) -> Sequence[Tensor]:
-    """Take spans out of tokens. Shape: (tokens, …)."""
+    """Return the tokens of each span. Shape: (tokens, …)."""
     if [0, *(end for _, end in spans)] == [*(start for start, _ in spans), len(tokens)]:
-        # The gradient of a slice would be as large as the whole, for each of them.
+        # The gradient of each slice would be as large as the whole tensor.
         return torch.split(tokens, [end - start for start, end in spans])
     return [tokens[start:end] for start, end in spans]

@@ -6,7 +6,7 @@ For thousands of rows it is 1.1 to 1.4 times as fast, forward and backward. Weig
 transposed views use the default library: oneDNN would reorder the whole matrix at every call. The
 operator is private to torch; in a release without it, `F.linear` is used.
 
-Code that knows better how its products are computed says so by `products_by`.
+Code with a faster product of its own passes it to `products_by`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _ONEDNN = torch.backends.mkldnn.is_available() and hasattr(  # type: ignore[no-u
     torch.ops.mkldnn, "_linear_pointwise"
 )
 _FEW = 1 << 18
-"""Fewer weights than this fit the caches, where a oneDNN call costs more time than it saves."""
+"""Fewer weights than this fit in the CPU caches, where a oneDNN call is not worth its overhead."""
 _MANY = 64
 """With fewer rows than this, the Python overhead of the autograd function outweighs the gain."""
 
@@ -56,10 +56,10 @@ _OWN: ContextVar[_Own | None] = ContextVar("products", default=None)
 
 @contextmanager
 def products_by(product: _Own) -> Iterator[None]:
-    """Let `linear` ask a function first, in this thread and in inference mode.
+    """Make `linear` try a function first, in this thread and in inference mode.
 
     Args:
-        product: Returns x·weightᵀ + bias, or None if it leaves a product to `linear`.
+        product: Returns x·weightᵀ + bias, or None if `linear` should compute it.
     """
     token = _OWN.set(product)
     try:
@@ -69,9 +69,10 @@ def products_by(product: _Own) -> Iterator[None]:
 
 
 def can_inspect(values: Tensor) -> bool:
-    """Return whether Python may look at a tensor's values.
+    """Return whether Python code may read a tensor's values.
 
-    On an accelerator that would make the host wait for the device; in an export there are none.
+    On an accelerator this would make the host wait for the device; during an export there are no
+    values.
     """
     return values.device.type == "cpu" and not torch.compiler.is_exporting()
 
@@ -140,7 +141,7 @@ class _Product(torch.autograd.Function):
 
 
 class _QuantizedProduct(torch.autograd.Function):
-    """A product with a frozen quantised matrix, de-quantised in each pass, some rows at a time."""
+    """A product with a frozen quantised matrix, of which some rows are de-quantised at a time."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: QuantizedMatrix, bias: Tensor | None) -> Tensor:
@@ -240,10 +241,10 @@ def softcap(scores: Tensor, bound: float) -> Tensor:
 
 
 def dropout_rate(rate: float, training: bool) -> float:
-    """Return the rate that applies now: zero outside training and in `torch.inference_mode`.
+    """Return the effective rate: zero outside training and in `torch.inference_mode`.
 
-    Inference mode belongs to a thread, a module's training mode to all of them. Encoding therefore
-    never switches a network that another thread may be using.
+    Inference mode applies to one thread, a module's training mode to all threads. Encoding uses the
+    former, so it does not affect another thread that uses the same network.
     """
     return rate if training and not torch.is_inference_mode_enabled() else 0.0
 
@@ -251,7 +252,8 @@ def dropout_rate(rate: float, training: bool) -> float:
 def drop(x: Tensor, rate: float) -> Tensor:
     """Set random elements to zero, and scale the others by 1 / (1 - rate).
 
-    On a CPU `torch.nn.functional.dropout` takes four times as long: its Bernoulli draws are slow.
+    On a CPU `torch.nn.functional.dropout` takes four times as long, because its Bernoulli sampling
+    is slow.
     """
     if not rate:
         return x

@@ -10,10 +10,10 @@ __all__ = ["Cache", "LayerCache"]
 
 
 class LayerCache:
-    """Keys and values of one attention. Shape: (batch, key heads, length, head width).
+    """Keys and values of one attention layer. Shape: (batch, key heads, length, head width).
 
-    Buffers have spare capacity and double when full, so that a step copies only the new token.
-    What stands before the texts of all rows, the first `prefix` entries, stays in front.
+    Buffers have spare capacity and double when full, so that a step copies only the new token. The
+    first `prefix` entries, which precede the texts of all rows, always stay at the front.
     """
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class LayerCache:
         return self._keys[:, :, :end], self._values[:, :, :end]
 
     def begin(self, keys: Tensor, values: Tensor, rows: int) -> None:
-        """Put what all rows have in front before their texts. Shape: (key heads, n, head width)."""
+        """Store a prefix that precedes the texts of all rows. Shape: (key heads, n, head width)."""
         self.append(keys.expand(rows, *keys.shape), values.expand(rows, *values.shape))
         self.prefix = self.length
 
@@ -56,14 +56,14 @@ class LayerCache:
             used.copy_(used.index_select(0, rows))
 
     def crop(self, length: int) -> None:
-        """Forget the tokens from a number on (guesses that were rejected)."""
+        """Keep only the first `length` entries (to discard rejected draft tokens)."""
         self.length = min(self.length, length)
 
     def drop_first(self, count: int) -> None:
-        """Forget the first tokens of the texts, which are padding in every row."""
+        """Remove the first tokens of the texts, which are padding in every row."""
         if self._keys is not None and self._values is not None:
             for buffer in (self._keys, self._values):
-                if self.prefix:  # it moves up to the texts
+                if self.prefix:  # move the prefix next to the remaining tokens
                     moved = buffer[:, :, : self.prefix].clone()
                     buffer[:, :, count : count + self.prefix] = moved
             self._keys, self._values = self._keys[:, :, count:], self._values[:, :, count:]
@@ -71,7 +71,7 @@ class LayerCache:
 
 
 def _reserve(buffer: Tensor | None, like: Tensor, used: int, needed: int) -> Tensor:
-    """Return a buffer with space for `needed` tokens that keeps the first `used` ones."""
+    """Return a buffer with space for `needed` tokens that contains the first `used` ones."""
     if buffer is not None and buffer.shape[2] >= needed:
         return buffer
     batch, heads, _, width = like.shape
@@ -88,7 +88,7 @@ class Cache:
         self._own: list[LayerCache] = []
         self._cross: list[LayerCache] = []
         self.memory: Tensor | None = None
-        """The encoder's hidden states, kept from the first step. Shape: (batch, length, width)."""
+        """The encoder's hidden states, stored in the first step. Shape: (batch, length, width)."""
 
     def layer(self, index: int) -> tuple[LayerCache, LayerCache]:
         """Return the caches of a layer's self-attention and cross-attention."""
@@ -124,15 +124,14 @@ class Cache:
             self.memory = self.memory[rows]
 
     def select_beams(self, rows: Tensor, texts: Tensor | None = None) -> None:
-        """Choose the beams that go on, several of each text, one text after another.
+        """Keep the given beams, several for each text, grouped by text.
 
-        What depends on the source alone has one row for each text, which all its beams read.
-
+        Entries that depend only on the source have one row per text, shared by its beams.
         Shape: rows (beams,), texts (n,), int64.
 
         Args:
-            rows: The beams, by row.
-            texts: The texts they belong to, if not all go on.
+            rows: The rows of the beams to keep.
+            texts: The texts to keep, if not all.
         """
         for cache in self._own:
             cache.select(rows)
@@ -142,11 +141,11 @@ class Cache:
             self.memory = None if self.memory is None else self.memory[texts]
 
     def crop(self, length: int) -> None:
-        """Forget the decoder's tokens from a number on."""
+        """Keep only the decoder's first `length` tokens."""
         for cache in self._own:
             cache.crop(length + cache.prefix)
 
     def drop_first(self, count: int) -> None:
-        """Forget the decoder's first tokens, which are padding in every row."""
+        """Remove the decoder's first tokens, which are padding in every row."""
         for cache in self._own:
             cache.drop_first(count)

@@ -169,12 +169,12 @@ class TransformerConfig:
     """Biases in the feed-forward layer."""
 
     position: PositionKind = "learned"
-    """`learned` and `sinusoidal` are added to the embeddings; `rotary` turns queries and keys;
-    `buckets` (T5), `alibi` and `untied` (TUPE) add to the scores; `learned_buckets` (MPNet) does as
-    `learned` and `buckets`; `shaw` adds relative keys and values inside each layer."""
+    """`learned` and `sinusoidal` are added to the embeddings; `rotary` rotates queries and keys;
+    `buckets` (T5), `alibi` and `untied` (TUPE) add to the scores; `learned_buckets` (MPNet)
+    combines `learned` and `buckets`; `shaw` adds relative keys and values inside each layer."""
     max_position_embeddings: int = 0
-    """Rows of the learned table, without the offset; for other kinds the length of pre-training
-    (0: unlimited)."""
+    """Rows of the learned table, without the offset; for other kinds the maximum length in
+    pre-training (0: unlimited)."""
     position_offset: int = 0
     """First row used by the first token (2 in RoBERTa, BART, XGLM)."""
     sinusoid_interleaved: bool = True
@@ -188,13 +188,14 @@ class TransformerConfig:
     """Base of the rotary frequencies of layers with a window, which are then not scaled (`None`: as
     in the other layers)."""
     partial_rotary_factor: float = 1.0
-    """Share of each head's dimensions that rotary positions turn, the first ones."""
+    """Share of each head's dimensions that rotary positions rotate, beginning with the first."""
     rotary_layers: tuple[bool, ...] = ()
     """Whether each layer uses rotary positions, repeated over the layers; by default all do."""
     relative_buckets: int = 32
-    """T5 and TUPE: number of distance classes; Shaw: 2·k + 1 with distances clipped at ±k."""
+    """T5 and TUPE: number of relative position buckets; Shaw: 2·k + 1 for distances clipped at
+    ±k."""
     relative_distance: int = 128
-    """T5 and TUPE: the distance from which all are in the last class."""
+    """T5 and TUPE: all distances from this one on share the last bucket."""
     windows: tuple[int | None, ...] = ()
     """Attention window of each layer: the number of keys a query attends to, counting itself
     (`None`: all). Repeated over the layers: `(None, 128)` alternates dense and locally banded
@@ -226,7 +227,7 @@ class TransformerConfig:
     tie_word_embeddings: bool = True
     """Whether the language-model head shares the weights of the token embedding."""
     head_transform: bool = False
-    """Dense, activation and norm before the language-model, token and span heads (BERT)."""
+    """A dense layer, activation and norm before the language-model, token and span heads (BERT)."""
     head_transform_bias: bool = True
     """A bias in that dense layer and in the pooler's (ModernBERT: none)."""
     head_activation: Activation | None = None
@@ -234,14 +235,14 @@ class TransformerConfig:
     head_bias: bool = False
     """A bias on the vocabulary logits (BERT, XLM, BART)."""
     pool: PoolKind = "none"
-    """What represents a text: its `first` token, the `last` real one, the last `end` token, or the
-    `mean` of all."""
+    """Pooling of a text's hidden states: its `first` token, the `last` real one, the last `end`
+    token, or the `mean` of all."""
     pool_dense: bool = False
-    """A dense layer and an activation on that vector (BERT's pooler)."""
+    """A dense layer and an activation after pooling (BERT's pooler)."""
     pool_activation: Activation = "tanh"
-    """That activation."""
+    """The activation of the pooler."""
     pool_norm: bool = False
-    """A norm after it (ModernBERT)."""
+    """A norm after that activation (ModernBERT)."""
     num_labels: int = 2
     """Classes of the sequence or token classification head."""
     label_bias: bool = True
@@ -351,7 +352,7 @@ class TransformerConfig:
                 hint="Shaw's positions need an odd number: left, right and zero distances",
             )
         relative = self.position == "untied" and self.relative_buckets > 0
-        # A quarter of the classes (half in a decoder) hold one distance each.
+        # A quarter of the buckets (half in a decoder) contain a single distance.
         if (relative or self.has_buckets) and not (
             4 <= self.relative_buckets < 2 * self.relative_distance
         ):
@@ -386,12 +387,12 @@ class TransformerConfig:
 
     @property
     def has_buckets(self) -> bool:
-        """Whether scores depend on T5's distance classes."""
+        """Whether scores depend on T5's relative position buckets."""
         return self.position in ("buckets", "learned_buckets")
 
     @property
     def rotary_size(self) -> int:
-        """Dimensions of each attention head that rotary positions turn."""
+        """Number of dimensions of each attention head that rotary positions rotate."""
         return int(self.attention_head_size * self.partial_rotary_factor)
 
     def window(self, layer: int) -> int | None:

@@ -1,4 +1,4 @@
-"""Extended vocabularies: original rows are frozen, added rows are a separate parameter.
+"""Extended vocabularies: original rows are frozen, and added rows are a separate parameter.
 
 - Freezing is exact. No optimizer sees the original rows, so neither weight decay nor momentum can
   change them; zeroed gradients would not ensure that.
@@ -11,9 +11,10 @@
       rows   original[id]          added[id - first_id]        original[id], if it is that long
 
 - `verify` compares a hash of the original rows with the one taken when the vocabulary was extended.
-- The original matrix may be quantised (`QuantizedMatrix`). Its rows are then the values of its
-  blocks, and stay these bit for bit; added rows are in full precision.
-- The same class holds an embedding (V, width), an untied head (V, width) and a head's bias (V,).
+- The original matrix may be quantised (`QuantizedMatrix`). Its blocks then never change, and added
+  rows are in full precision.
+- The same class is used for an embedding (V, width), an untied head (V, width) and a head's bias
+  (V,).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from idiolect.nn.quantized_matrix import QuantizedMatrix, whole
 __all__ = ["ExtendedEmbedding", "ExtendedRows", "QuantizedEmbedding", "joined_rows"]
 
 _HASHED_AT_ONCE = 8192
-"""Rows converted to float32 at a time."""
+"""Number of rows converted to float32 at a time."""
 
 
 class ExtendedRows(nn.Module):
@@ -92,7 +93,7 @@ class ExtendedRows(nn.Module):
         """Return the SHA-256 of the rows below `first_id`, as float32 in little-endian order.
 
         Args:
-            dtype: Convert the rows to this dtype first; by default they keep theirs.
+            dtype: Convert the rows to this dtype first; by default they are not converted.
         """
         digest = hashlib.sha256()
         for start in range(0, self.first_id, _HASHED_AT_ONCE):
@@ -176,7 +177,7 @@ def _view(rows: Tensor | QuantizedMatrix, start: int, stop: int) -> Tensor | Qua
 
 
 def joined_rows(rows: Tensor | ExtendedRows | QuantizedMatrix) -> Tensor:
-    """Return the rows of all ids as one matrix, however they are held; a tensor as it is."""
+    """Return the rows of all ids as one full-precision matrix; a tensor is returned unchanged."""
     return rows.joined() if isinstance(rows, ExtendedRows) else whole(rows)
 
 

@@ -1,7 +1,7 @@
-"""Gradient checkpointing: a layer's activations are computed again in the backward pass.
+"""Gradient checkpointing: recompute a layer's activations in the backward pass.
 
 Only the input of each layer stays in memory, for about a third more computation (Chen et al. 2016,
-1604.06174). Dropout draws the same numbers both times, so the gradients are the same.
+1604.06174). Dropout uses the same random numbers both times, so the gradients are the same.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["recomputed"]
 
 @contextmanager
 def recomputed(blocks: Iterable[nn.Module]) -> Iterator[None]:
-    """Compute the activations of blocks again in the backward pass, until the context exits.
+    """Recompute the activations of blocks in the backward pass, until the context exits.
 
     Args:
         blocks: The layers, such as `Network.blocks`.

@@ -28,7 +28,7 @@ __all__ = [
 
 
 class _TokenScores(nn.Module):
-    """What heads that read every hidden state share: an optional dense layer, activation and norm.
+    """The common part of token-level heads: an optional dense layer, activation and norm.
 
     BERT's language-model head has it, and all of ModernBERT's heads.
     """
@@ -44,7 +44,7 @@ class _TokenScores(nn.Module):
             self.norm = make_norm(config)
 
     def transform(self, hidden: Tensor) -> Tensor:
-        """Apply what precedes the scores. Shape: (…, width) to (…, width)."""
+        """Apply the layers before the scores. Shape: (…, width) to (…, width)."""
         if self.dense is None or self.norm is None:
             return hidden
         result: Tensor = self.norm(activate(self.activation, self.dense(hidden)))
@@ -75,7 +75,7 @@ class LanguageHead(_TokenScores):
         self.bias = nn.Parameter(torch.zeros(config.vocab_size)) if config.head_bias else None
 
     def transform(self, hidden: Tensor) -> Tensor:
-        """Apply what precedes the vocabulary rows. Shape: (…, width) to (…, width)."""
+        """Apply the layers before the vocabulary rows. Shape: (…, width) to (…, width)."""
         hidden = super().transform(hidden)
         return hidden * self.scale if self.scale != 1.0 else hidden
 
@@ -116,7 +116,7 @@ class Pooler(nn.Module):
         self.dropout = Dropout(config.dropout)
 
     def forward(self, hidden: Tensor, ids: Tensor, mask: Tensor | None) -> Tensor:
-        """Compute each text's vector. Shape: (batch, length, width) to (batch, width)."""
+        """Compute the vector of each text. Shape: (batch, length, width) to (batch, width)."""
         if self.kind == "first":
             picked = (
                 hidden[:, 0] if mask is None else self._pick(hidden, (mask > 0).int().argmax(-1))

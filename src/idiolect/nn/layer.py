@@ -1,4 +1,4 @@
-"""One layer: self-attention, cross-attention in a decoder that reads an encoder, feed-forward.
+"""One layer: self-attention, cross-attention (in the decoder of an encoder-decoder), feed-forward.
 
 Each sub-layer f is wrapped in a residual sum, with its norm n in one of four places:
 
@@ -52,7 +52,7 @@ class Layer(nn.Module):
             self.feed_forward_output_norm = make_norm(config)
         self.dropout = Dropout(config.dropout)
         self.norm_placement = config.norm_placement
-        # Cross-attention reads the result of self-attention, so its layer is never parallel.
+        # Cross-attention needs the output of self-attention, so a layer with it is never parallel.
         self.parallel = config.parallel_residual and not cross
 
     def forward(

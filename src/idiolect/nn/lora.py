@@ -7,8 +7,8 @@ frozen matrix may be quantised (QLoRA, Dettmers et al. 2023, 2305.14314).
 
     rsLoRA   the scale is alpha / √rank, so large ranks learn as fast as small ones (Kalajdzievski
              2023, 2312.03732)
-    DoRA     W + change gives the direction of each row only; its length is a parameter of its own
-             (Liu et al. 2024, 2402.09353), whose gradient treats the present length as a constant
+    DoRA     W + update determines only the direction of each row; its norm is a separate parameter
+             (Liu et al. 2024, 2402.09353). The gradient treats the current norm as a constant
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class LoraConfig:
-    """Which layers are adapted, and the size of the adapters."""
+    """The layers to adapt, and the size of the adapters."""
 
     r: int = 8
     """Rank: rows of A."""
     lora_alpha: float = 16.0
-    """The update is scaled by alpha / rank, so the learning rate need not change with the rank."""
+    """The update is scaled by alpha / rank, so the learning rate need not depend on the rank."""
     lora_dropout: float = 0.0
     """Dropout on the input of A."""
     target_modules: tuple[str, ...] = ("query", "value")
     """Names of the adapted layers: any of query, key, value, output, gate, up, down."""
     use_rslora: bool = False
-    """Scale by alpha / √rank instead."""
+    """Scale by alpha / √rank instead (rsLoRA)."""
     use_dora: bool = False
-    """Learn the length of each row apart from its direction."""
+    """Learn the norm of each row separately from its direction (DoRA)."""
 
     def __post_init__(self) -> None:
         if self.r < 1:
@@ -69,12 +69,12 @@ class LoraLinear(Linear):
         lora_alpha: The update is scaled by alpha / rank, or by alpha / √rank.
         dropout: Dropout on the input of A.
         use_rslora: Whether to scale by the root of the rank.
-        use_dora: Whether the length of each row is a parameter of its own.
+        use_dora: Whether the norm of each row is a separate parameter.
     """
 
     weight: Tensor | QuantizedMatrix  # type: ignore[assignment]
     lora_magnitude: nn.Parameter | None
-    """The lengths of the rows (DoRA). (out,)."""
+    """The norms of the rows (DoRA). (out,)."""
 
     def __init__(
         self,
@@ -136,7 +136,7 @@ class LoraLinear(Linear):
 
     @torch.no_grad()
     def lengths(self) -> Tensor:
-        """Return the lengths of the rows of W + change, without building this matrix. (out,)."""
+        """Return the norms of the rows of W + update, without building this matrix. (out,)."""
         a, b = self.lora_a, self.lora_b
         mixed = linear(a.to(self.weight.dtype), self.weight).to(a.dtype).t()
         change = b @ (a @ a.t())
@@ -155,14 +155,14 @@ class LoraLinear(Linear):
 
 
 def _squared_lengths(weight: Tensor | QuantizedMatrix) -> Tensor:
-    """Return the squared length of each row, in float32. Shape: (out,)."""
+    """Return the squared norm of each row, in float32. Shape: (out,)."""
     if isinstance(weight, QuantizedMatrix):
         return torch.cat([_squared_lengths(weight[rows]) for rows in weight.slices()])
     return weight.detach().float().square().sum(1)
 
 
 def add_lora(network: nn.Module, config: LoraConfig) -> list[str]:
-    """Add adapters to the layers that a configuration names, in place.
+    """Add adapters to the target layers of a configuration, in place.
 
     Returns:
         The names of the adapted layers.
@@ -210,7 +210,7 @@ def lora_layers(network: nn.Module) -> dict[str, LoraLinear]:
 
 @contextmanager
 def without_adapters(network: nn.Module) -> Iterator[None]:
-    """Compute what the network computed before its adapters, until the context exits."""
+    """Disable a network's adapters until the context exits."""
     layers = lora_layers(network).values()
     for layer in layers:
         layer.enabled = False
@@ -225,8 +225,8 @@ def without_adapters(network: nn.Module) -> Iterator[None]:
 def merge_lora(network: nn.Module) -> None:
     """Merge the adapters into the weights, in place; the network's outputs are unchanged.
 
-    A quantised weight is replaced by its values plus the change, in full precision: quantising the
-    sum again would round most of the change away.
+    A quantised weight is replaced by its values plus the update, in full precision: quantising the
+    sum again would round most of the update away.
     """
     for name, layer in lora_layers(network).items():
         plain = Linear(layer.in_features, layer.out_features, bias=False, device="meta")

@@ -1,9 +1,9 @@
 """The number format of matrix products: float32, bfloat16, or 8-bit integers for encoding.
 
 Weights, norms, attention and sums stay in float32; only the products of linear layers change
-(autocast). Whether another format pays differs between machines: of two processors that announce
-bfloat16, one multiplies it twice as fast as float32 and another two hundred times slower. `auto`
-therefore measures a product of the network's own shape for a few milliseconds.
+(autocast). Which format is fastest depends on the machine: of two processors that report bfloat16
+support, one multiplies it twice as fast as float32 and the other two hundred times slower. `auto`
+therefore measures a product of the network's shape for a few milliseconds.
 
     fp32    the format of the weights, by default float32
     bf16    bfloat16 by autocast: 8 significant bits, the range of float32
@@ -39,19 +39,19 @@ __all__ = [
 MatrixPrecision = Literal["auto", "fp32", "bf16", "int8"]
 """The number format of matrix products, or `auto` to measure."""
 TrainingPrecision = Literal["auto", "fp32", "bf16"]
-"""Those in which a network can be trained."""
+"""The precisions in which a network can be trained."""
 ChosenPrecision = Literal["fp32", "bf16", "int8"]
-"""What `choose_precision` returns."""
+"""The results of `choose_precision`."""
 
 _SMALL = 1 << 18
-"""Layers with fewer weights stay in float32: converting their inputs costs what products save."""
+"""Layers with fewer weights stay in float32: converting their inputs costs more than it saves."""
 _ROWS, _WIDEST = 128, 2048
-"""Tokens of the measured product, and the largest width that is measured."""
+"""Number of tokens and maximum width of the measured product."""
 _ROUNDS = 5
 _CLEARLY = 1.3
-"""Another format has to be faster than float32 by this factor."""
+"""Another format must be faster than float32 by this factor to be chosen."""
 _FEW_ROWS, _HOPELESS = 16, 10.0
-"""A format that takes this many times as long for a few tokens is not measured further."""
+"""A format that is this many times slower than float32 for a few tokens is not measured further."""
 
 
 def check_precision(precision: object, *, training: bool = False) -> None:
@@ -77,16 +77,16 @@ def choose_precision(
 ) -> ChosenPrecision:
     """Return the precision itself, or the fastest one if it is `auto`.
 
-    The result of a measurement is kept, so a process chooses the same for equal shapes.
+    Measurements are cached, so a process makes the same choice for equal shapes.
 
     Args:
         network: The network, on the device on which it runs.
-        precision: What was asked for.
-        int8: Makes the 8-bit counterpart of a linear layer, if `auto` may choose it.
+        precision: The requested precision.
+        int8: Makes the 8-bit counterpart of a linear layer; given if `auto` may choose int8.
         also: Shapes of other matrices that are multiplied, such as the vocabulary's.
 
     Raises:
-        ConfigError: An unknown precision.
+        ConfigError: The precision is unknown.
     """
     check_precision(precision)
     if precision != "auto":
@@ -106,7 +106,7 @@ def choose_precision(
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
     """Return a context in which linear layers multiply in a precision.
 
-    Only bfloat16 needs one. Outside of it the context of the caller stays in force.
+    Only bfloat16 needs one. For other precisions the caller's context stays in effect.
     """
     if precision == "bf16":
         return torch.autocast(device.type, torch.bfloat16)
@@ -114,9 +114,10 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any
 
 
 def native_precision(device: torch.device) -> ChosenPrecision:
-    """Return the precision of a device whose name tells it: bf16 on a GPU that multiplies it.
+    """Return the precision that needs no measurement: bf16 on a GPU with native support, else fp32.
 
-    CPUs are excluded: some that announce bfloat16 run it two hundred times slower than float32.
+    CPUs are excluded: some that report bfloat16 support are two hundred times slower with it than
+    with float32.
     """
     native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return "bf16" if native else "fp32"
@@ -128,7 +129,7 @@ def _fastest(
 ) -> ChosenPrecision:
     """Measure a product of (128, width) and (width, out) in each format on this CPU.
 
-    `threads` is not read, but another number of threads needs another measurement.
+    `threads` only keys the cache: another number of threads needs another measurement.
     """
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(_ROWS, width, generator=generator)
@@ -153,8 +154,8 @@ def _times(
 ) -> dict[ChosenPrecision, float]:
     """Return the shortest time of each product, in seconds.
 
-    They alternate, so that other work on the machine slows all of them. A few rows show first
-    whether a format is hopeless; it would take seconds to measure.
+    The products alternate, so that other load on the machine affects all of them. A few rows are
+    timed first, to skip formats so slow that measuring them would take seconds.
     """
 
     def seconds(name: ChosenPrecision, part: Tensor) -> float:

@@ -28,12 +28,12 @@ __all__ = ["Network", "NetworkKind", "Output", "check_range", "copy_module"]
 _M = TypeVar("_M", bound=nn.Module)
 
 NetworkKind = Literal["causal", "bidirectional", "encoder-decoder"]
-"""How tokens attend: to earlier tokens, to the whole text, or from a decoder to an encoder."""
+"""How tokens attend: to earlier tokens only, to the whole text, or as an encoder-decoder."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """What a forward pass returns."""
+    """The result of a forward pass."""
 
     hidden_states: Tensor
     """The last hidden states; zero at padding if the batch was packed. (batch, length, width)."""
@@ -46,12 +46,12 @@ class Output:
     encoder_hidden_states: Tensor | None = None
     """The encoder's hidden states in an encoder-decoder network. (batch, length, width)."""
     penalty: Tensor | None = None
-    """In training, what the network adds to the mean loss of a token: a regulariser's value."""
+    """In training, a regularisation term to add to the mean loss per token."""
     attentions: Tensor | None = None
-    """Weights of each target token over the source, if the network has one alignment.
+    """Attention weights of each target token over the source, if the network has one alignment.
     (batch, target length, source length)."""
     choice_log_probs: Tensor | None = None
-    """Log-probability of each choice that was sampled, for REINFORCE. (batch, target length)."""
+    """Log-probability of each sampled choice, for REINFORCE. (batch, target length)."""
 
 
 class Network(nn.Module, ABC):
@@ -65,9 +65,10 @@ class Network(nn.Module, ABC):
         heads: The task heads by name; the head that scores the vocabulary is `language`.
         context_free: Whether a token's state does not depend on the tokens around it.
         carries_state: Whether the cache is a state of fixed size, which training may carry from one
-            segment of a text to the next.
-        has_own_logits: Whether the logits are more than the language-model head of the hidden
-            states, such as a mixture with copies of the source; read them from `Output.logits`.
+            segment of a text to the next (truncated backpropagation through time).
+        has_own_logits: Whether the logits are not just the language-model head applied to the
+            hidden states, but for example a mixture with copies of the source. Then use
+            `Output.logits`.
         packs_texts: Whether several texts may share a row, numbered by the mask.
 
     During training, `attached` holds modules that an objective needs and that are not part of the
@@ -100,7 +101,7 @@ class Network(nn.Module, ABC):
     @property
     @abstractmethod
     def has_dropout(self) -> bool:
-        """Whether two training passes over the same text may differ."""
+        """Whether two forward passes over the same text in training may differ."""
 
     @abstractmethod
     def init_weights(self, seed: int) -> None:
@@ -155,23 +156,23 @@ class Network(nn.Module, ABC):
         The norm after the last layer, if there is one, then follows layer `count`.
 
         Raises:
-            InputError: The network cannot be cut, or does not have so many layers.
+            InputError: The network cannot be truncated, or does not have that many layers.
         """
         raise InputError("this network cannot be cut after a layer", hint="use all of it")
 
     def new_cache(self) -> Any:
-        """Return an empty cache for generation: what `forward(cache=...)` reads and fills.
+        """Return an empty cache for generation, which `forward(cache=...)` reads and fills.
 
         Raises:
-            InputError: The network generates no text.
+            InputError: The network cannot generate text.
         """
         raise InputError("this network generates no text", hint="load a decoder")
 
     def new_paged_cache(self, page_size: int) -> PagedCache | None:
-        """Return an empty cache in pages; by default None: the network needs its own kind.
+        """Return an empty paged cache; None (the default) if the network does not support one.
 
         Args:
-            page_size: Tokens in a page.
+            page_size: Tokens per page.
         """
         return None
 
@@ -184,7 +185,7 @@ class Network(nn.Module, ABC):
         raise InputError("this network has no decoder behind an encoder", hint="continue the text")
 
     def shift_right(self, target_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Return what the decoder reads to predict `target_ids`: they come one place later.
+        """Return the decoder input for predicting `target_ids`: these ids shifted right by one.
 
         Shape: (batch, length), all three.
 
@@ -194,36 +195,36 @@ class Network(nn.Module, ABC):
         return torch.cat([self.start_ids(target_ids, attention_mask), target_ids[:, :-1]], dim=1)
 
     def extra_loss(self, output: Output, labels: Tensor, predicted: Tensor) -> Tensor:
-        """Return what a network adds to the loss of its predictions, summed; by default nothing.
+        """Return a term to add to the summed loss of the predictions; by default zero.
 
         Shape: labels and predicted (batch, target length), result a scalar.
 
         Args:
             output: A forward pass in training.
-            labels: The id that each position predicts.
-            predicted: Which positions have a label.
+            labels: The target id of each position.
+            predicted: Mask of the positions that have a label.
         """
         return output.hidden_states.new_zeros(())
 
     @property
     def padding_row(self) -> int | None:
-        """The row of padding, if it only fills rows: T5's decoder also starts with it."""
+        """Row of the padding id; None if the id is also the decoder's start id, as in T5."""
         padding: int | None = self.config.pad_token_id
         is_start = padding == getattr(self.config, "decoder_start_token_id", None)
         return None if is_start else padding
 
     @torch.no_grad()
     def clear_padding_row(self) -> None:
-        """Set the embedding of padding, which receives no gradient, to zero."""
+        """Set the embedding of the padding id, which receives no gradient, to zero."""
         rows = self.tokens.weight
         if self.padding_row is not None and isinstance(rows, Tensor):
             rows[self.padding_row].zero_()
 
     def check_ids(self, input_ids: Tensor) -> None:
-        """Refuse what is no batch of ids of this network's embedding.
+        """Check that a tensor is a batch of ids with rows in this network's embedding.
 
         Raises:
-            InputError: Not integers of two dimensions, or ids without a row.
+            InputError: It is not a two-dimensional tensor of integers, or an id has no row.
         """
         if input_ids.dim() != 2 or input_ids.is_floating_point():
             raise InputError(
@@ -234,7 +235,7 @@ class Network(nn.Module, ABC):
 
     @property
     def virtual_tokens(self) -> int:
-        """Positions that learnt virtual tokens take from each text; see `idiolect.nn.prompt`."""
+        """Number of positions that virtual tokens occupy in each text; see `idiolect.nn.prompt`."""
         return 0
 
     @property
@@ -296,7 +297,7 @@ class Network(nn.Module, ABC):
             added: The new rows, for each name in `vocabulary_rows`. Shape: (N, width) or (N,).
 
         Raises:
-            InputError: A name is missing or unknown, or rows do not fit.
+            InputError: A name is missing or unknown, or rows have the wrong shape.
         """
         old = self.vocabulary_rows()
         if set(added) != set(old):
@@ -332,10 +333,10 @@ class Network(nn.Module, ABC):
 
 
 def check_range(name: str, ids: Tensor, size: int) -> None:
-    """Refuse ids without an embedding row; on an accelerator the kernels check that.
+    """Check that ids have an embedding row; on an accelerator the kernels check this.
 
     Args:
-        name: What the ids number, for the message.
+        name: Name of the ids, for the message.
         ids: The ids, of any shape.
         size: The number of rows.
 
@@ -353,7 +354,7 @@ def check_range(name: str, ids: Tensor, size: int) -> None:
 
 
 def copy_module(module: _M) -> _M:
-    """Return a module with the same parts, of which other parts can be set without changing it."""
+    """Return a shallow copy of a module: it shares the submodules, which can then be replaced."""
     twin = copy(module)
     twin._modules = dict(module._modules)
     return twin

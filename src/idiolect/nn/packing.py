@@ -1,6 +1,6 @@
 """Batches without padding: all real tokens in one row, with the span of each document.
 
-Documents are in the order of their lengths, since attention reads neighbours of equal length as one
+Documents are sorted by length, since attention computes adjacent documents of equal length as one
 batch.
 """
 
@@ -57,7 +57,7 @@ class Packing:
     shape: torch.Size
     """Shape of the grid: (batch, length)."""
     spans: list[Span]
-    """First token of each document, and the one after its last."""
+    """Start and end (exclusive) of each document."""
     documents: list[tuple[int, int]]
     """Row and document number of each document."""
     positions: Tensor
@@ -105,7 +105,7 @@ class Packing:
 
 
 def _by_length(positions: Tensor) -> Tensor:
-    """Return the order of tokens in which shorter documents come first. Shape: (tokens,) both."""
+    """Return the order of tokens in which shorter documents come first. Both shapes: (tokens,)."""
     document = (positions == 0).cumsum(0) - 1
     lengths = document.bincount()
     return lengths[document].argsort(stable=True)

@@ -124,7 +124,7 @@ class Sinusoids(nn.Module):
     def forward(self, positions: Tensor) -> Tensor:
         """Look positions up. Shape: (…) to (…, width)."""
         needed = int(positions.max()) + 1 if positions.numel() else 0
-        table = self.table  # Another thread may replace it meanwhile, by a shorter one.
+        table = self.table  # Another thread may meanwhile replace it by a shorter one.
         if needed > len(table):
             longer = sinusoids(2 * needed, self.width, interleaved=self.interleaved)
             self.table = table = longer.to(table)
@@ -143,7 +143,7 @@ class Rotary(nn.Module):
         self.register_buffer("frequencies", exact, persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Follow the network's device but stay float32: rounded frequencies shift positions."""
+        """Follow the network's device, but stay in float32: rounded frequencies shift positions."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.frequencies.dtype != torch.float32:
             self.frequencies = torch.tensor(self._exact, device=self.frequencies.device)
@@ -168,10 +168,10 @@ class ScoreBias(nn.Module, ABC):
 
 
 def relative_bucket(distance: Tensor, *, buckets: int, limit: int, two_sided: bool) -> Tensor:
-    """Return T5's class of signed distances, key minus query (Raffel et al. 2019, 1910.10683).
+    """Return T5's bucket of signed distances, key minus query (Raffel et al. 2019, 1910.10683).
 
-    Half of the classes hold one distance each; the other half grow logarithmically up to `limit`.
-    If `two_sided`, the upper half of the class numbers is for keys to the right.
+    Half of the buckets contain a single distance; the others grow logarithmically up to `limit`. If
+    `two_sided`, the upper half of the bucket numbers is for keys to the right.
 
     >>> relative_bucket(torch.tensor([-200, -3, 0, 3]), buckets=32, limit=128, two_sided=True)
     tensor([15,  3,  0, 19])
@@ -184,14 +184,14 @@ def relative_bucket(distance: Tensor, *, buckets: int, limit: int, two_sided: bo
     else:
         distance = -distance.clamp(max=0)
     exact = buckets // 2
-    # The same float32 operations as in the reference: class borders depend on their rounding.
+    # The same float32 operations as in the reference: bucket borders depend on their rounding.
     wide = torch.log(distance.float() / exact) / math.log(limit / exact) * (buckets - exact)
     wide = (exact + wide.clamp(min=0).long()).clamp(max=buckets - 1)
     return start + torch.where(distance < exact, distance, wide)
 
 
 class RelativeBuckets(ScoreBias):
-    """A learned score per attention head and distance class, shared by all layers (T5)."""
+    """A learned score per attention head and distance bucket, shared by all layers (T5)."""
 
     def __init__(self, heads: int, *, buckets: int, limit: int, two_sided: bool) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Two ways to keep the matrices of a network's layers in few bits: NF4 and 8-bit integers.
+"""Quantise the matrices of a network's layers, to NF4 or to 8-bit integers.
 
     nf4     4.25 bits a weight    QLoRA (Dettmers et al. 2023, 2305.14314): blocks of 32 weights
                                   share a maximum; a weight is one of 16 quantiles of a normal
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 QuantizedFormat = Literal["nf4", "int8"]
-"""How a matrix is quantised."""
+"""The formats of quantised matrices."""
 
 NF4_VALUES = (
     *(-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453),
@@ -42,7 +42,7 @@ NF4_VALUES = (
 )
 """The 16 values of NF4, as published in appendix E of the paper."""
 _BLOCK, _GROUP = 32, 256
-"""Weights that share a maximum, and maxima that share a scale.
+"""Number of weights that share a maximum, and number of maxima that share a scale.
 
 The paper's blocks have 64 weights. With 32, 3% more memory, bits per byte of SmolLM2 rise by 9%
 instead of 11% before any training.
@@ -81,7 +81,7 @@ class NF4Matrix(QuantizedMatrix):
             maxima=short.view(torch.uint8).view(rows, count),
             scales=torch.cat([scales, mean[None]]).view(torch.uint8),
         )
-        # Weights are coded by the maxima as they will be read, so that they fit these best.
+        # Encode weights relative to the quantised maxima, with which they will be decoded.
         read = self._read_maxima(slice(0, rows)).clamp(min=_TINY)
         borders = (_values(matrix.device)[1:] + _values(matrix.device)[:-1]) / 2
         codes = torch.bucketize(blocks / read[..., None], borders, out_int32=True)
@@ -91,7 +91,7 @@ class NF4Matrix(QuantizedMatrix):
     def decode(self, rows: slice | Tensor) -> Tensor:
         """De-quantise rows."""
         codes = self.get_buffer("codes")[rows]
-        # Two float32 values travel as one float64, so that each byte is one look-up.
+        # Two float32 values are stored as one float64, so that each byte needs one look-up.
         pairs = _pairs(codes.device).index_select(0, codes.flatten().int())
         values = pairs.view(torch.float32).view(len(codes), -1, _BLOCK)
         values *= self._read_maxima(rows)[..., None]
@@ -140,7 +140,7 @@ def quantized(matrix: Tensor, format: QuantizedFormat) -> QuantizedMatrix:
     """Quantise one matrix. Shape: (rows, width).
 
     Raises:
-        ConfigError: An unknown format.
+        ConfigError: The format is unknown.
     """
     if format not in _FORMATS:
         raise ConfigError(f"unknown quantization {format!r}", hint="one of " + ", ".join(_FORMATS))
@@ -154,10 +154,10 @@ def quantize_layers(blocks: Iterable[nn.Module], format: QuantizedFormat) -> Non
 
     Args:
         blocks: The layers, `Network.blocks`.
-        format: How.
+        format: The format.
 
     Raises:
-        ConfigError: An unknown format, or a matrix is quantised already.
+        ConfigError: The format is unknown, or a matrix is already quantised.
     """
     for block in blocks:
         for module in block.modules():
@@ -172,7 +172,7 @@ def quantize_layers(blocks: Iterable[nn.Module], format: QuantizedFormat) -> Non
 
 
 def replace_weight(module: nn.Module, matrix: QuantizedMatrix) -> None:
-    """Put a quantised matrix in the place of a module's weight."""
+    """Replace a module's weight by a quantised matrix."""
     del module.weight
     module.weight = matrix
 
@@ -183,7 +183,7 @@ def _values(device: torch.device) -> Tensor:
 
 @cache
 def _pairs(device: torch.device) -> Tensor:
-    """Return the two values of each byte, as one float64. Shape: (256,)."""
+    """Return the two values that each byte encodes, as one float64. Shape: (256,)."""
     values = _values(device)
     byte = torch.arange(256, device=device)
     return torch.stack([values[byte >> 4], values[byte & 15]], dim=1).view(torch.float64).flatten()

@@ -1,8 +1,9 @@
-"""`QuantizedMatrix`: a frozen matrix in blocks of few bits, de-quantised where it is used.
+"""`QuantizedMatrix`: a frozen quantised matrix, de-quantised on use.
 
-Products and look-ups de-quantise some rows at a time and discard them afterwards, in the backward
-pass again. A full-precision copy of the matrix never exists. Subclasses store blocks differently:
-NF4 and 8-bit integers (`quantization`), and the blocks of GGUF files (`models.gguf_blocks`).
+Products and look-ups de-quantise some rows at a time and then discard them; the backward pass does
+so again. A full-precision copy of the whole matrix never exists. Subclasses store blocks
+differently: NF4 and 8-bit integers (`quantization`), and the blocks of GGUF files
+(`models.gguf.gguf_blocks`).
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from torch import Tensor, nn
 __all__ = ["QuantizedMatrix", "quantized_matrices", "whole"]
 
 _VALUES_AT_ONCE = 1 << 22
-"""Values de-quantised at a time: 16 MiB in float32."""
+"""Number of values de-quantised at a time: 16 MiB in float32."""
 
 
 class QuantizedMatrix(nn.Module, ABC):
     """A frozen matrix (rows, width), read like a tensor: `len`, `shape`, `dtype`, `matrix[rows]`.
 
-    Buffers hold bytes only, so that a conversion of the network to another dtype cannot change
-    them; it changes the dtype of what `matrix[rows]` returns.
+    Buffers contain only bytes, so converting the network to another dtype does not change them. It
+    changes the dtype that `matrix[rows]` returns.
 
     Args:
         rows: Number of rows.
@@ -68,7 +69,7 @@ class QuantizedMatrix(nn.Module, ABC):
 
     @property
     def stored_bytes(self) -> int:
-        """Bytes that the matrix takes in memory."""
+        """Size of the matrix in memory, in bytes."""
         return sum(part.numel() * part.element_size() for part in self.buffers())
 
     @property
@@ -96,13 +97,13 @@ class QuantizedMatrix(nn.Module, ABC):
         return found.to(self.dtype)
 
     def part(self, start: int, stop: int) -> Self:
-        """Return the matrix of some of the rows, which shares the bytes with this one."""
+        """Return a matrix of the rows from `start` to `stop`, which shares memory with this one."""
         twin = copy(self)
         twin.first, twin.count = self.first + start, stop - start
         return twin
 
     def slices(self) -> Iterator[slice]:
-        """Yield slices of rows that are de-quantised at a time."""
+        """Yield slices of rows small enough to be de-quantised at once."""
         step = max(1, _VALUES_AT_ONCE // self.width)
         for start in range(0, self.count, step):
             yield slice(start, min(start + step, self.count))
@@ -113,7 +114,7 @@ class QuantizedMatrix(nn.Module, ABC):
 
 
 def whole(matrix: Tensor | QuantizedMatrix) -> Tensor:
-    """Return a matrix in full: a tensor as it is, or a de-quantised copy. Shape: (rows, width)."""
+    """Return a full-precision matrix: a tensor itself, or a de-quantised copy. (rows, width)."""
     if isinstance(matrix, QuantizedMatrix):
         result = torch.empty(matrix.shape, dtype=matrix.dtype, device=matrix.device)
         for rows in matrix.slices():

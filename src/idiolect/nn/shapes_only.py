@@ -1,4 +1,4 @@
-"""`shapes_only`: build modules whose weights have shapes, but neither values nor memory."""
+"""`shapes_only`: build modules whose weights have a shape, but no values and no memory."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _MAKES_TENSORS = (torch.empty, torch.zeros, torch.ones, torch.full, torch.arange
 
 
 class _ShapesOnly(TorchFunctionMode):
-    """Skips the functions of `torch.nn.init`, and bounds what is built.
+    """Skips the functions of `torch.nn.init`, and limits the number of tensors.
 
-    On the "meta" device they compute nothing, but some import torch's compiler, which takes longer
-    than building and loading a small model.
+    On the "meta" device these functions compute nothing, but some import torch's compiler, which
+    takes longer than building and loading a small model.
     """
 
     def __init__(self, most: int) -> None:
@@ -49,10 +49,10 @@ def shapes_only(most: int = 1_000_000) -> Iterator[None]:
     """Build modules on the "meta" device, without initial values.
 
     Args:
-        most: The most tensors to build. A forged `config.json` may ask for billions.
+        most: Maximum number of tensors. A malicious `config.json` may ask for billions.
 
     Raises:
-        ConfigError: There are more, or one has a size that no tensor can have.
+        ConfigError: There are more tensors, or one has an impossible size.
     """
     with torch.device("meta"), _ShapesOnly(most):
         yield

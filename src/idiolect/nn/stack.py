@@ -20,11 +20,11 @@ from idiolect.nn.position import Rotary, Sinusoids, make_score_bias
 __all__ = ["Stack"]
 
 _RotaryUse = Literal["none", "global", "local"]
-"""Which rotary positions a layer uses: none, those of all layers, or those of windowed layers."""
+"""The rotary positions of a layer: none, the usual ones, or those of windowed layers."""
 
 
 class Stack(nn.Module):
-    """Positions, layers and norms of one side: an encoder or a decoder."""
+    """Position encodings, layers and norms of an encoder or a decoder."""
 
     def __init__(
         self, config: TransformerConfig, *, layers: int, causal: bool, cross: bool
@@ -83,17 +83,17 @@ class Stack(nn.Module):
     ) -> Tensor:
         """Run embeddings through the layers.
 
-        Shape: x (batch, length, width) or packed (tokens, width), and so the result; positions
-        (batch, length), (length,) or packed (tokens,).
+        Shape: x and result (batch, length, width) or packed (tokens, width); positions (batch,
+        length), (length,) or packed (tokens,).
 
         Args:
             x: The embedded tokens.
             visibility: Which keys each query may attend to.
-            positions: Of the tokens, in their texts.
+            positions: Position of each token in its text.
             memory: The encoder's hidden states.
-            memory_visibility: Which of them each query may attend to.
+            memory_visibility: Which of these each query may attend to.
             cache: Keys and values of earlier tokens.
-            prefix: Keys and values of each layer before every text, if they are in no cache.
+            prefix: Keys and values of each layer before every text, if they are not cached.
         """
         x = self._add_positions(x, positions)
         if self.embedding_norm is not None:
@@ -101,7 +101,7 @@ class Stack(nn.Module):
         x = self.dropout(x)
         rotations = self._rotations(positions, x.dtype)
         if visibility.bias is not None and torch.is_grad_enabled():
-            # Built here, since layers share the masks and may be computed again on their own.
+            # Built here, since layers share the masks and may be recomputed one by one.
             for window in self.windows:
                 visibility.mask(window, x)
         for i, layer in enumerate(self.layers):
@@ -122,7 +122,7 @@ class Stack(nn.Module):
     def _rotations(
         self, positions: Tensor, dtype: torch.dtype
     ) -> dict[_RotaryUse, tuple[Tensor, Tensor] | None]:
-        """Return the cosines and sines of each use that layers make of rotary positions."""
+        """Return the cosines and sines for each way in which layers use rotary positions."""
         everywhere = None if self.rotary is None else self.rotary(positions, dtype)
         local = everywhere
         if self.local_rotary is not None:

@@ -1,7 +1,7 @@
 """Run embedded texts through a stack, packed on a CPU and padded elsewhere.
 
-On a CPU padding is removed first and attention runs document by document. With a cache, and on an
-accelerator, the texts stay in a padded grid, since their kernels need a rectangle.
+On a CPU padding is removed first, and attention runs document by document. With a cache, and on an
+accelerator, the texts stay in a padded grid, because the kernels need rectangular tensors.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ def run_stack(
         stack: An encoder or a decoder.
         x: The embedded texts; with a cache, only the new tokens.
         mask: As in `Transformer.forward`.
-        causal: Whether a token sees only those before it and itself.
-        position_ids: Position of each token, if not its place in its text.
-        prefix_mask: Tokens that all tokens of their text see, although causal.
+        causal: Whether a token attends only to itself and earlier tokens.
+        position_ids: Position of each token; by default its index in its text.
+        prefix_mask: Tokens that all tokens of their text attend to, even in causal attention.
         cache: Keys and values of earlier tokens; if they are in pages, `x` is one packed row.
         memory: The encoder's hidden states, for cross-attention. Shape: (batch, any, width).
         memory_mask: The encoder's mask.
@@ -53,8 +53,8 @@ def run_stack(
             Shape: (key heads, n, head width).
 
     Raises:
-        InputError: A text is longer than the stack's positions, or has no source text; or given
-            positions or a prefix are not possible with the stack or a cache.
+        InputError: A text is longer than the stack's positions, or has no source text; or the stack
+            or the cache does not support the given positions or prefix.
     """
     if isinstance(cache, PagedCache):
         return _run_paged(stack, x, cache)
@@ -139,7 +139,7 @@ def _check_given(
     causal: bool,
     cache: Cache | None,
 ) -> None:
-    """Refuse positions and prefixes that the stack cannot use."""
+    """Raise an error for positions and prefixes that the stack does not support."""
     if cache is not None:
         raise InputError("position_ids and prefix_mask need the whole text", hint="omit the cache")
     for name, given in (("position_ids", position_ids), ("prefix_mask", prefix_mask)):
@@ -205,7 +205,7 @@ def _run_packed(
 def _packed_memory(
     packing: Packing, memory: Tensor, memory_mask: Tensor | None
 ) -> tuple[Tensor, Visibility]:
-    """Pack the encoder's states; a decoder's document attends to the one with its number."""
+    """Pack the encoder's states; a decoder document attends to the source with the same number."""
     if memory_mask is None:
         memory_mask = torch.ones(memory.shape[:2], dtype=torch.bool, device=memory.device)
     other = Packing.of(memory_mask)

@@ -1,7 +1,7 @@
-"""`StaticNetwork`: one vector per token, whatever the tokens around it.
+"""`StaticNetwork`: one vector per token, independent of the context.
 
-A text's vector is the mean of its tokens' rows, each times the token's weight. There are no layers,
-so millions of tokens a second are read on a CPU and texts may have any length.
+A text's vector is the mean of its tokens' rows, each multiplied by the token's weight. There are no
+layers, so a CPU processes millions of tokens a second and texts may have any length.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["StaticNetwork", "TokenWeights"]
 
 
 class _OccurringRows(torch.autograd.Function):
-    """A lookup of distinct rows whose gradient is sparse: other rows take no memory and no time."""
+    """A lookup of distinct rows with a sparse gradient: other rows take no memory and no time."""
 
     @staticmethod
     def forward(ctx: Any, table: Tensor, distinct: Tensor) -> Tensor:
@@ -45,22 +45,22 @@ class _OccurringRows(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class _Occurrences:
-    """Where the distinct tokens of some texts occur, in the order of the texts and of the tokens.
+    """The occurrences of distinct tokens in some texts, ordered by text and ordered by token.
 
-    The means of the texts are sums over the first order, and their gradients over the second, so
-    both are the same fast operation.
+    The forward pass sums over the first order and the backward pass over the second, so both use
+    the same fast operation.
     """
 
     distinct: Tensor
     """The ids that occur, in increasing order. (distinct,)."""
     tokens: Tensor
-    """The place in `distinct` of each token, text by text. (tokens,)."""
+    """Index in `distinct` of each token, text by text. (tokens,)."""
     text_starts: Tensor
-    """Where each text begins in `tokens`. (texts,)."""
+    """Start of each text in `tokens`. (texts,)."""
     texts: Tensor
     """The text of each token, ordered by id. (tokens,)."""
     token_starts: Tensor
-    """Where each id begins in `texts`. (distinct,)."""
+    """Start of each id in `texts`. (distinct,)."""
 
     @classmethod
     def of(cls, ids: Tensor, lengths: Tensor, starts: Tensor) -> Self:
@@ -102,8 +102,8 @@ class TokenWeights(nn.Module):
 class StaticNetwork(Network):
     """A table of rows and a table of weights.
 
-    The table is the network's own: it is no vocabulary that could be extended, and trains whole,
-    unless `keeps_rows`.
+    The table belongs to the network and is not an extendable vocabulary. All of it is trained,
+    unless `keeps_rows` is set.
     """
 
     tokens: nn.Embedding | ExtendedEmbedding
@@ -118,7 +118,7 @@ class StaticNetwork(Network):
         self.token_weights = TokenWeights(config.vocab_size)
         self.heads = nn.ModuleDict()
         self.keeps_rows = False
-        """Whether the rows are a language model's, which do not train."""
+        """Whether the rows are those of a language model and stay frozen."""
 
     @property
     def blocks(self) -> list[nn.Module]:
@@ -140,7 +140,7 @@ class StaticNetwork(Network):
             self.token_weights.values.fill_(1.0)
 
     def vocabulary_rows(self) -> dict[str, Tensor | ExtendedRows | QuantizedMatrix]:
-        """Return the table if its rows are kept; otherwise it trains whole, and nothing."""
+        """Return the table if its rows stay frozen; otherwise nothing, since all rows train."""
         return super().vocabulary_rows() if self.keeps_rows else {}
 
     def forward(
@@ -175,7 +175,7 @@ class StaticNetwork(Network):
             own = own * weights.index_select(0, where.distinct)[:, None]
             sums: Tensor = _Sums.apply(own, where)  # type: ignore[no-untyped-call]
         else:
-            # `embedding_bag` weighs rows only when it sums them.
+            # `embedding_bag` supports weights only with sums.
             sums = F.embedding_bag(ids, table, starts, mode="sum", per_sample_weights=weights[ids])
         return sums / lengths.clamp(min=1)[:, None].to(sums)
 

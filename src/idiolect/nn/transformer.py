@@ -1,6 +1,6 @@
 """The one Transformer: embeddings, an encoder or a decoder or both, and heads.
 
-Families differ in their `TransformerConfig` only. On a CPU, padding is removed before the layers
+Families differ only in their `TransformerConfig`. On a CPU, padding is removed before the layers
 (see `stack_forward`).
 """
 
@@ -31,8 +31,8 @@ class Transformer(Network):
     """A Transformer encoder, decoder or both, with task heads.
 
     Raises:
-        InputError: Ids outside the vocabulary, a text longer than the learned positions, or a
-            mask of another shape.
+        InputError: Ids are outside the vocabulary, a text is longer than the learned positions, or
+            a mask has the wrong shape.
     """
 
     config: TransformerConfig
@@ -60,7 +60,7 @@ class Transformer(Network):
         if config.num_decoder_layers:
             self.decoder = Stack(config, layers=config.num_decoder_layers, causal=True, cross=both)
         self.prompt: VirtualTokens | None = None
-        """What is read before every text; see `idiolect.nn.prompt`."""
+        """Virtual tokens before every text, if any; see `idiolect.nn.prompt`."""
         self.pooler = None if config.pool == "none" else Pooler(config)
         self.heads = nn.ModuleDict({task: make_head(task, config) for task in config.tasks})
 
@@ -123,12 +123,12 @@ class Transformer(Network):
             token_type_ids: Segment of each token (BERT).
             language_ids: Language of each token (XLM).
             position_ids: Position of each token, by default counted from the first of its text.
-                For networks without a score per distance.
-            prefix_mask: In a decoder without encoder, 1 for tokens that all tokens of their text
-                attend to, which are its first ones (a prefix language model).
+                Only for networks without a score bias.
+            prefix_mask: In a decoder without encoder, 1 for the first tokens of a text, to which
+                all its tokens attend (a prefix language model).
             decoder_input_ids: The decoder's input; by default `input_ids`, shifted right by one.
             decoder_attention_mask: The mask of `decoder_input_ids`.
-            cache: Keys and values of earlier tokens; `input_ids` then holds the new tokens only.
+            cache: Keys and values of earlier tokens; `input_ids` then contains only new tokens.
             return_logits: Whether to compute the outputs of the task heads.
             bidirectional: Let the tokens of a decoder attend to later ones as well (LLM2Vec). An
                 encoder always does.
@@ -255,7 +255,7 @@ class Transformer(Network):
         """Return a Transformer of the first layers only, which shares its weights with this one.
 
         Raises:
-            InputError: An encoder-decoder, or a number of layers that it does not have.
+            InputError: The network is an encoder-decoder, or does not have that many layers.
         """
         stack = self.encoder or self.decoder
         if stack is None or self.kind == "encoder-decoder":
@@ -279,7 +279,7 @@ class Transformer(Network):
         return Cache()
 
     def new_paged_cache(self, page_size: int) -> PagedCache | None:
-        """Return an empty cache in pages, of a decoder alone without virtual tokens."""
+        """Return an empty paged cache; None unless the network is a decoder that supports it."""
         # Shaw's positions add a vector to each pair of a query and a key.
         other = self.kind != "causal" or self.prompt is not None or self.config.position == "shaw"
         return None if other else PagedCache(page_size)
@@ -291,7 +291,7 @@ class Transformer(Network):
         return last_ids(input_ids, attention_mask)
 
     def shift_right(self, target_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Return what the decoder reads to predict `target_ids`. Shape: (batch, length)."""
+        """Return the decoder input for predicting `target_ids`. Shape: (batch, length)."""
         if not self.config.shift_last:
             return super().shift_right(target_ids, attention_mask)
         return torch.cat([last_ids(target_ids, attention_mask), target_ids[:, :-1]], dim=1)
@@ -318,21 +318,21 @@ class Transformer(Network):
         return x
 
     def scaled_rows(self, input_ids: Tensor) -> Tensor:
-        """Return the embedding rows of ids, scaled as the layers read them. (…, width)."""
+        """Return the scaled embeddings of ids, as the layers read them. (…, width)."""
         x: Tensor = self.tokens(input_ids)
         if self.config.embedding_scale != 1.0:
-            # Rounded to the dtype, as in the pre-training of Gemma.
+            # The scale is rounded to the dtype, as in the pre-training of Gemma.
             x = x * torch.tensor(self.config.embedding_scale, dtype=x.dtype)
         return x
 
     @property
     def embedding_shift(self) -> Tensor | None:
-        """What is added to the rows of tokens of which nothing else is known. (width,)."""
+        """The segment embedding added to every token by default; None without one. (width,)."""
         return None if self.types is None else self.types.weight[0]
 
     @property
     def virtual_tokens(self) -> int:
-        """Positions that the prompt takes from each text."""
+        """Number of positions that virtual tokens occupy in each text."""
         return 0 if self.prompt is None else self.prompt.count
 
     def _run_stack(

@@ -1,4 +1,4 @@
-"""Compare answers with right ones as the official SQuAD scripts do (1606.05250; 1806.03822)."""
+"""Score answers as the official SQuAD scripts do (arXiv 1606.05250, 1806.03822)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def normalize_answer(text: str) -> str:
-    """Lower the case, and remove punctuation, articles and extra spaces.
+    """Lowercase a text, and remove punctuation, articles and extra spaces.
 
     >>> normalize_answer("The Broncos' 24–10 win.")
     'broncos 24–10 win'
@@ -23,7 +23,7 @@ def normalize_answer(text: str) -> str:
 
 
 def word_f1(found: str, right: str) -> float:
-    """Return the F1 of the words of two answers, which are normalised first.
+    """Return the word-overlap F1 of two answers after normalising both.
 
     >>> word_f1("the black cat", "a cat")
     0.6666666666666666
@@ -36,16 +36,16 @@ def word_f1(found: str, right: str) -> float:
 
 
 def exact_match(found: str, rights: Sequence[str]) -> float:
-    """Return 1 if an answer is a right one, otherwise 0; without right ones, "" is right."""
+    """Return 1 if the answer equals a gold answer, otherwise 0; if there are none, "" is right."""
     own = normalize_answer(found)
     return float(any(own == normalize_answer(right) for right in _targets(rights)))
 
 
 def answer_f1(found: str, rights: Sequence[str]) -> float:
-    """Return the F1 of an answer's words with the most similar right answer."""
+    """Return the highest word F1 of an answer with any gold answer."""
     return max(word_f1(found, right) for right in _targets(rights))
 
 
 def _targets(rights: Sequence[str]) -> Sequence[str]:
-    # An answer without a word but articles counts as none, as in the official script.
+    # Gold answers that are empty after normalization are ignored, as in the official script.
     return [right for right in rights if normalize_answer(right)] or [""]

@@ -1,4 +1,4 @@
-"""Arguments of public functions: what is plainly meant is accepted, and the rest is one clear line.
+"""Validate arguments of public functions: accept obvious equivalents, else raise a one-line error.
 
 >>> list_of_texts(text for text in ("a", "b"))
 ['a', 'b']
@@ -43,14 +43,14 @@ _SIMPLE: dict[Any, tuple[tuple[type, ...], str]] = {
     Mapping: ((Mapping,), "a dict"),
     dict: ((Mapping,), "a dict"),
 }
-"""Types that arguments of an annotation may have, and what to call them."""
+"""For each annotated type: the types of arguments it accepts, and its name in messages."""
 
 
 def checked(function: _Function) -> _Function:
-    """Check the simple arguments of a public function by its annotations.
+    """Decorate a public function to check its arguments of simple types against its annotations.
 
-    These are numbers, texts, paths, tables, choices of words, and objects of a class. What needs
-    more than its type, such as a list of texts or the range of a number, checks the function.
+    Simple types are numbers, strings, paths, mappings, literals and classes. The function itself
+    checks anything that needs more than the type, such as a list of texts or a number's range.
     """
     signature = inspect.signature(function)
 
@@ -60,7 +60,7 @@ def checked(function: _Function) -> _Function:
         for name, parameter in signature.parameters.items():
             try:
                 annotation = eval(parameter.annotation, function.__globals__)
-            except (NameError, TypeError):  # imported for type checking only, or none
+            except (NameError, TypeError):  # imported for type checking only, or no annotation
                 continue
             union = get_origin(annotation) in (Union, UnionType)
             members = get_args(annotation) if union else (annotation,)
@@ -74,7 +74,7 @@ def checked(function: _Function) -> _Function:
         try:
             given = signature.bind(*args, **kwargs).arguments
         except TypeError:
-            return function(*args, **kwargs)  # whose own error names it
+            return function(*args, **kwargs)  # Python's own error names the argument
         for name, value in given.items():
             if name in kinds():
                 _check(value, name, kinds()[name])
@@ -84,7 +84,7 @@ def checked(function: _Function) -> _Function:
 
 
 def _is_simple(kind: Any) -> bool:
-    """Return whether a type is checked here; what can be loaded or made is accepted otherwise."""
+    """Return whether a type is checked here; classes with `load` or `of` convert values instead."""
     if kind in _SIMPLE:
         return True
     own = isinstance(kind, type) and kind.__module__.startswith("idiolect.")
@@ -115,7 +115,7 @@ def _check(value: Any, name: str, kinds: tuple[Any, ...]) -> None:
 
 
 def wrong_type(value: object, name: str, wanted: str, hint: str = "") -> InputError:
-    """Return the error for an argument of another type."""
+    """Return the error for an argument of the wrong type."""
     kind = "None" if value is None else _article(type(value).__name__)
     return InputError(f"{name} is {kind}, not {wanted}", hint=hint)
 
@@ -124,7 +124,7 @@ def check_path(value: object, name: str) -> Path:
     """Return a path.
 
     Raises:
-        InputError: It is neither a text nor a path, or it is empty or no possible path.
+        InputError: The value is neither a string nor a path, or it is empty or not a valid path.
     """
     if not isinstance(value, str | PathLike):
         raise wrong_type(value, name, "a path", "pass a str or a pathlib.Path")
@@ -136,10 +136,10 @@ def check_path(value: object, name: str) -> Path:
 
 
 def check_whole(value: object, name: str, least: int | None = None) -> int:
-    """Return a whole number; NumPy's are accepted.
+    """Return an integer; NumPy integers are accepted.
 
     Raises:
-        InputError: It is not a whole number, or below the least one.
+        InputError: The value is not an integer, or is below `least`.
     """
     bound = "" if least is None else f" of at least {least}"
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
@@ -153,7 +153,7 @@ def check_mapping(value: object, name: str, wanted: str, hint: str = "") -> Mapp
     """Return a mapping.
 
     Raises:
-        InputError: It is not a mapping.
+        InputError: The value is not a mapping.
     """
     if not isinstance(value, Mapping):
         raise wrong_type(value, name, wanted, hint)
@@ -161,12 +161,13 @@ def check_mapping(value: object, name: str, wanted: str, hint: str = "") -> Mapp
 
 
 def load_if_named(value: Any, kind: type[_Kind], name: str) -> _Kind:
-    """Return an object of a class; a path or a name is loaded, as by the class's own `load`.
+    """Return an instance of a class; a path or a name is loaded with the class's `load`.
 
-    An object that holds exactly one of the class is accepted for it, as a model for its tokenizer.
+    An object with exactly one attribute of the class stands for it, such as a model for its
+    tokenizer.
 
     Raises:
-        InputError: It is of another type; or as `load` does.
+        InputError: The value is of another type; or as `load` raises.
     """
     if isinstance(value, kind):
         return value
@@ -182,10 +183,10 @@ def load_if_named(value: Any, kind: type[_Kind], name: str) -> _Kind:
 
 
 def iterate(values: Any, name: str, wanted: str) -> Iterable[Any]:
-    """Return values that can be iterated and are more than one text, number or table.
+    """Return an iterable of values; a single string, a mapping or a DataFrame is refused.
 
     Raises:
-        InputError: They are not.
+        InputError: The values are not such an iterable.
     """
     if isinstance(values, str):
         raise InputError(f"expected {wanted}, not one text", hint="pass [text]")
@@ -200,10 +201,10 @@ def iterate(values: Any, name: str, wanted: str) -> Iterable[Any]:
 
 
 def iterate_texts(texts: Any, name: str = "texts") -> Iterator[str]:
-    """Yield texts, checked one by one.
+    """Yield texts, checking each one.
 
     Raises:
-        InputError: They are not several texts, or an element is not a text.
+        InputError: The value is not an iterable of texts, or an element is not a string.
     """
     for number, text in enumerate(iterate(texts, name, "a list of texts")):
         if not isinstance(text, str):
@@ -216,7 +217,7 @@ def list_of_texts(texts: Any, name: str = "texts") -> list[str]:
     """Return texts as a list; they may be a generator, a tuple, an array or a column of a table.
 
     Raises:
-        InputError: They are not several texts in an order, or an element is not a text.
+        InputError: The value is not an ordered iterable of texts, or an element is not a string.
     """
     if isinstance(texts, Set):
         raise wrong_type(texts, name, "a list of texts", f"pass sorted({name}), to give an order")

@@ -57,7 +57,7 @@ class Corpus:
     """
 
     skipped: Skipped
-    """Number of records that the latest iteration skipped, by reason, and their first places."""
+    """Number of records that the latest iteration skipped by reason, with their first locations."""
 
     @checked
     def __init__(
@@ -87,7 +87,7 @@ class Corpus:
         """Make a corpus of texts in memory; empty ones are skipped and counted.
 
         Raises:
-            InputError: They are not several texts.
+            InputError: `texts` is not a sequence of strings.
         """
         texts = list(iterate_texts(texts))
 
@@ -103,14 +103,14 @@ class Corpus:
 
     @classmethod
     def of(cls, source: Any, name: str = "corpus") -> Self:
-        """Return a corpus: as it is, of a path, or of texts in memory.
+        """Make a corpus of a path or of texts in memory; a corpus is returned unchanged.
 
         Args:
             source: A corpus, a path as for `Corpus`, or several texts.
             name: What to call it in an error message.
 
         Raises:
-            InputError: It is none of these.
+            InputError: The source is none of these.
         """
         if isinstance(source, cls):
             return source
@@ -120,7 +120,7 @@ class Corpus:
 
     @classmethod
     def _of(cls, name: str, read: Callable[[Skipped], Iterator[str]], parts: Iterable[str]) -> Self:
-        """Make a corpus with a mark of its parts, which its name does not tell apart."""
+        """Make a corpus with a hash of its parts, since its name alone may not identify them."""
         corpus = cls.__new__(cls)
         mark = hashlib.blake2b(digest_size=6)
         for part in parts:
@@ -215,7 +215,7 @@ class Corpus:
 
 
 def documents_of(source: Any, name: str) -> Iterable[str]:
-    """Return documents to read: those of a corpus or a path, or texts, checked as they are read.
+    """Return the documents of a corpus, a path or an iterable of texts, checked as they are read.
 
     Raises:
         InputError: It is none of these.

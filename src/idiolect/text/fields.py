@@ -1,11 +1,11 @@
 r"""Usual names of a record's fields, and joining fields to one text.
 
 Every reader of records finds ids, titles and texts with these tables, so that a document is the
-same string whether it is learned from, indexed, paired with a query or evaluated. Names are
+same string whether it is trained on, indexed, paired with a query or evaluated. Names are
 compared without regard to case, and to spaces or underscores between words.
 
-A title and a text are joined by a line break. The index stores documents so, and the line break
-keeps a title apart from the first sentence.
+A title and a text are joined by a line break, which separates the title from the first sentence.
+The index stores documents in this form.
 
 >>> join_fields({"_id": "7", "title": "Pumps", "text": "They move water."})
 'Pumps\nThey move water.'
@@ -53,23 +53,23 @@ DOCUMENT_ID = (*_OWN_ID, *_DOCUMENT_REFERENCE)
 QUERY_ID = (*_OWN_ID, *_QUERY_REFERENCE)
 """The id of a query, in a file of queries."""
 GRADED_QUERY = (*_QUERY_REFERENCE, "query")
-"""The query of a grade: its id, or its text."""
+"""The query of a relevance judgement: its id, or its text."""
 GRADED_DOCUMENT = (*_DOCUMENT_REFERENCE, "document", "item")
-"""The document of a grade."""
+"""The document of a relevance judgement."""
 GRADE = ("score", "rating", "relevance", "rel", "grade", "label", "judgement")
 """The grade of a document for a query, or the score that a system gave it."""
 TITLE = ("title", "name", "product_name", "product_title", "heading")
-"""The name of a document."""
+"""The title of a document."""
 TEXT = (
     "text", "contents", "content", "abstract", "description", "product_description",
     "short_description", "body",
 )  # fmt: skip
-"""The text of a document; each of these that a record has is part of it."""
+"""The text of a document: all of these fields that a record has, joined."""
 QUERY_TEXT = ("text", "query", "question", "claim", "contents", "title")
-"""The text of a query: the first of these that a record has."""
+"""The text of a query: the first of these fields that a record has."""
 _SHOWN = 20  # names in a message
 _SINGLE = ("document", "passage", "query", "question", "claim")
-"""The text of a document that has none of the usual fields: the first of these."""
+"""The text of a document without any of the usual fields: the first of these it has."""
 
 
 def find_fields(names: Iterable[str], known: Sequence[str]) -> tuple[str, ...]:
@@ -95,11 +95,11 @@ def shown_names(names: Iterable[str]) -> str:
 
 
 def id_text(value: Any) -> str | None:
-    """Return an id as text, the same from every file; None if a value is no id.
+    """Return an id as text, in the same form for every file type; None if a value is not an id.
 
-    A whole number is written without decimal places, since a column of integers with gaps is often
-    stored as floats. White space around an id is no part of it, since columns of text cannot hold
-    it. MongoDB writes an id as `{"$oid": "5f…"}`. Null, blank, NaN, lists and objects are no ids.
+    A whole number is written without decimal places, since a column of integers with missing values
+    is often stored as floats. Surrounding white space is removed. MongoDB writes an id as
+    `{"$oid": "5f…"}`. Null, blank, NaN, lists and other objects are not ids.
 
     >>> id_text(7.0), id_text(" 007 "), id_text(float("nan"))
     ('7', '007', None)
@@ -143,7 +143,7 @@ def join_fields(record: Mapping[str, Any], fields: Sequence[str] = ()) -> str | 
 
     Returns:
         The text, which is empty if all fields are empty or null; None if the record has none of
-        the fields, or other values than text in them.
+        the fields, or if a field holds something other than text.
     """
     chosen = [name for name in fields if name in record] if fields else text_fields(record)
     values = [record[name] for name in chosen]
@@ -152,5 +152,5 @@ def join_fields(record: Mapping[str, Any], fields: Sequence[str] = ()) -> str | 
 
 
 def join_parts(parts: Iterable[str]) -> str:
-    """Join the parts of a document, such as its title and its text, without the blank ones."""
+    """Join the parts of a document, such as its title and its text, omitting blank parts."""
     return "\n".join(part for part in parts if part.strip())

@@ -1,9 +1,9 @@
-"""`FileRecord`: the files a finished step wrote, to notice later that one is missing or damaged.
+"""`FileRecord`: a record of the files a step wrote, to detect missing or damaged ones later.
 
-Of each file the record holds its size, the times of its last changes and a hash. A file with the
-recorded size and times is taken as intact without reading it. A file with other times, such as a
-copy, is hashed: it is intact if its bytes are the same. Files that are not in the record, which a
-user may have added, do not count.
+The record holds the size, modification times and hash of each file. A file whose size and times are
+unchanged is assumed to be intact and is not read. A file with other times, such as a copy, is
+hashed: it is intact if its bytes are the same. Files that are not in the record, which a user may
+have added, are ignored.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _BLOCK = 1 << 20
 
 
 class FileRecord:
-    """The files of a folder.
+    """The recorded files of a folder.
 
     Args:
-        files: Of each file, by its path in the folder: `size`, `changed` and `hash`. What does not
-            have this form, because the record itself is damaged, belongs to no intact file.
+        files: `size`, `changed` and `hash` of each file, by its path in the folder. A file whose
+            entry does not have this form, because the record is damaged, counts as damaged.
     """
 
     def __init__(self, files: Mapping[str, Mapping[str, Any]] | None = None) -> None:
@@ -44,10 +44,10 @@ class FileRecord:
         return cls({name: _describe(folder / name) for name in names})
 
     def damage(self, folder: Path) -> dict[str, str]:
-        """Find the files that are not as they were recorded, and update the times of the others.
+        """Find the files that differ from the record, and update the recorded times of the others.
 
         Returns:
-            What is wrong with each, by its path in the folder: `is missing`, for example.
+            The problem of each such file, such as `is missing`, by its path in the folder.
         """
         found = ((name, _problem(folder / name, file)) for name, file in self.files.items())
         return {name: problem for name, problem in found if problem}
@@ -75,7 +75,7 @@ def _describe(path: Path) -> dict[str, Any]:
 
 
 def _problem(path: Path, known: dict[str, Any]) -> str:
-    """Return what is wrong with a file, or an empty string."""
+    """Return the problem of a file, or an empty string if it is intact."""
     if not path.is_file():
         return "is missing"
     try:
@@ -94,9 +94,9 @@ def _problem(path: Path, known: dict[str, Any]) -> str:
 
 
 def _times(path: Path) -> list[int]:
-    """Return when a file's content changed, and when anything about it did.
+    """Return the times of the last change of a file's content (mtime) and of its metadata (ctime).
 
-    The second time cannot be set by programs, so an edit that restores the first is noticed.
+    Programs cannot set the second, so an edit that restores the first is still detected.
     """
     found = path.stat()
     return [found.st_mtime_ns, found.st_ctime_ns]

@@ -1,7 +1,7 @@
-"""Read files with one-line errors, and write them whole.
+"""Read files with one-line errors, and write them atomically.
 
-A file is written under a temporary name in its own folder, flushed to the disk and renamed. A
-process that is killed leaves the old file or the new one, never a part of either.
+A file is written under a temporary name in its target folder, flushed to disk and renamed. If the
+process is killed, either the old or the new file is there, complete.
 """
 
 from __future__ import annotations
@@ -87,9 +87,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def engine_errors(name: str) -> Iterator[None]:
-    """Turn an error of the `tokenizers` engine about a file into one line.
+    """Turn an error of the `tokenizers` library about a file into a one-line error.
 
-    A panic of the engine is not an `Exception`; it is caught as well.
+    A Rust panic is not an `Exception`; it is caught as well.
     """
     try:
         yield
@@ -104,7 +104,7 @@ def engine_errors(name: str) -> Iterator[None]:
 
 
 def write_atomic(path: Path, data: bytes | Iterable[bytes | memoryview]) -> None:
-    """Write a file, of bytes or of parts, so that it is never seen half-written.
+    """Write bytes, or an iterable of them, to a file that is never visible half-written.
 
     Its folder must exist.
     """
@@ -114,7 +114,7 @@ def write_atomic(path: Path, data: bytes | Iterable[bytes | memoryview]) -> None
 
 @contextlib.contextmanager
 def replacing_file(path: Path) -> Iterator[Path]:
-    """Give the name of an empty file to write, which replaces another if no error is raised.
+    """Yield the name of an empty file to write, which replaces `path` if no error is raised.
 
     Its folder must exist.
     """
@@ -134,11 +134,12 @@ def replacing_file(path: Path) -> Iterator[Path]:
 
 
 def _create_sibling(path: Path) -> tuple[int, Path]:
-    """Open an empty file in the folder of another; the kernel applies the umask.
+    """Open an empty file in the same folder as `path`; the kernel applies the umask.
 
     `tempfile.mkstemp` would make it private, and reading the umask means setting it, which other
-    threads would see. It is `.NAME.new`, locked: what a killed process left there is written over.
-    While another writer holds it, or where there are no locks, it is a new name.
+    threads would see. The file is `.NAME.new`, locked, so one that a killed process left behind is
+    overwritten. If another writer holds the lock, or the file system has no locks, the file gets a
+    unique name.
     """
     name = path.with_name(f".{path.name}.new")
     with contextlib.suppress(OSError):
@@ -157,7 +158,7 @@ def _lock(handle: int, name: Path) -> bool:
     """Lock and empty an open file; False if it has been renamed since it was opened.
 
     Raises:
-        OSError: Another writer holds it.
+        OSError: Another writer holds the lock.
     """
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -175,10 +176,10 @@ def _lock(handle: int, name: Path) -> bool:
 
 @contextlib.contextmanager
 def working_folder(parent: Path, prefix: str) -> Iterator[Path]:
-    """Give a new folder in another one, private to its owner, and delete it in the end.
+    """Yield a new folder inside `parent`, readable only by its owner, and delete it on exit.
 
-    If it has been renamed until then, it stays. A folder in use is locked; those that killed
-    processes have left under the same prefix are deleted.
+    If it has been renamed by then, it is kept. A folder in use is locked; folders with the same
+    prefix that killed processes left behind are deleted.
     """
     for old in parent.glob(f"{glob.escape(prefix)}????????"):  # as `mkdtemp` names them
         _delete_unused(old)
@@ -200,7 +201,7 @@ def working_folder(parent: Path, prefix: str) -> Iterator[Path]:
 
 
 def _delete_unused(folder: Path) -> None:
-    """Delete a folder that no process holds."""
+    """Delete a folder if no process holds its lock."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:

@@ -1,8 +1,7 @@
-"""Versions of the files that this package writes.
+"""Format versions of the files that this package writes.
 
-A record names the version of its format under `format`. One without it was written before versions
-were recorded, and is of version 1. Programs read versions that they know, and refuse others by name
-instead of reading what they would misunderstand.
+A record states its format version under the key `format`; without this key it is version 1. An
+unknown version is an error that names the version, instead of being misread.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ __all__ = ["check_format", "with_format"]
 
 
 def with_format(record: Mapping[str, Any], version: int = 1) -> dict[str, Any]:
-    """Return a record with the version of its format, which comes first."""
+    """Return a record with its format version as the first entry."""
     return {"format": version, **record}
 
 
@@ -29,17 +28,17 @@ def check_format(
     newest: int = 1,
     rebuild: str = "write it again with this version",
 ) -> dict[str, Any]:
-    """Return a record without the version of its format, if this program can read it.
+    """Return a record without its format version, after checking that the version can be read.
 
     Args:
-        record: What a file holds.
+        record: The contents of the file.
         path: The file, for messages.
         oldest: The oldest version that can be read.
-        newest: The newest one.
+        newest: The newest version that can be read.
         rebuild: What to do about an older file.
 
     Raises:
-        CheckpointError: The file is of a newer or of an older version, or its version is no number.
+        CheckpointError: The version is newer or older than can be read, or is not a number.
     """
     values = dict(record)
     version = values.pop("format", 1)

@@ -20,9 +20,9 @@ _ATX = re.compile(r" {0,3}#{1,6}[ \t]+(.*?)[ \t]*#*[ \t]*")
 _RULE = re.compile(r"""([=\-~^"'`#*+.:_])\1{2,}""")
 _PLAIN = re.compile(r"(?:\d+(?:\.\d+)*\.?[ \t]+)?[^\W\d_].*[^.,;?!]", re.DOTALL)
 _TITLE_WORDS, _HEADING_WORDS, _PLAIN_WORDS = 40, 15, 8
-"""Words of a title, of a marked heading and of an unmarked one, at most."""
+"""Maximum number of words in a title, in a marked-up heading and in a plain one."""
 _WRAPPED = range(60, 101)
-"""Characters of a line of prose that was wrapped by hand."""
+"""Lengths, in characters, of a first line that may be hard-wrapped prose."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Section:
     """A heading and the text under it, up to the next heading of any level."""
 
     heading: str
-    """Without its marks."""
+    """Without its markup."""
     body: str
     """Without surrounding blank lines; not empty."""
 
@@ -38,12 +38,11 @@ class Section:
 def split_title(text: str) -> tuple[str, str] | None:
     """Split a text into its title and the rest.
 
-    The title is the first line, as in a document whose fields were joined (`join_fields`), without
-    the marks of a heading.
+    The title is the first line, as in a document made by `join_fields`, without heading markup.
 
     Returns:
         Title and rest; None if there is only one line, if the first line has more than 40 words, or
-        if it is a line of wrapped prose.
+        if it is a line of hard-wrapped prose.
     """
     lines = text.strip().splitlines()
     if len(lines) > 2 and _is_rule(lines[0]) and lines[2].strip() == lines[0].strip():
@@ -62,10 +61,10 @@ def split_title(text: str) -> tuple[str, str] | None:
 def split_sections(text: str) -> list[Section]:
     """Split a text at its headings.
 
-    Headings in Markdown (`## Care`, or underlined) and reStructuredText (underlined) count first.
-    In a text without any, short lines after a blank line that begin with a capital or a number and
-    do not end like a sentence are headings. Text before the first heading, and headings without
-    text, are left out. Marks inside a fenced block of code are no headings.
+    Headings are those of Markdown (`## Care`, or underlined) and reStructuredText (underlined). In
+    a text without any, a heading is a short line that follows a blank line, begins with a capital
+    or a number, and does not end like a sentence. Text before the first heading, and headings
+    without text, are left out. Markup inside a fenced code block is ignored.
     """
     lines = text.splitlines()
     found = list(_marked(lines)) or list(_plain(lines))
@@ -78,9 +77,10 @@ def split_sections(text: str) -> list[Section]:
 
 
 def section_spans(text: str) -> list[tuple[int, int, str]]:
-    r"""Return where the sections of a text are, heading included: start, end and heading of each.
+    r"""Return the start, end and heading of each section of a text; a section includes its heading.
 
-    They cover the whole text. Only marked headings count; text before the first has none.
+    The sections cover the whole text. Only marked-up headings count; text before the first one has
+    an empty heading.
 
     >>> section_spans("Intro.\n## Care\nOil them.")
     [(0, 7, ''), (7, 24, 'Care')]
@@ -97,7 +97,7 @@ def section_spans(text: str) -> list[tuple[int, int, str]]:
 
 
 def _marked(lines: list[str]) -> Iterator[tuple[int, str, int]]:
-    """Yield each marked heading: its first line, its text, and the first line after it."""
+    """Yield each marked-up heading: number of its first line, text, number of the line after it."""
     fence = ""
     for i, line in enumerate(lines):
         if opened := _FENCE.match(line):
@@ -115,7 +115,7 @@ def _marked(lines: list[str]) -> Iterator[tuple[int, str, int]]:
 
 
 def _plain(lines: list[str]) -> Iterator[tuple[int, str, int]]:
-    """Yield the headings of a text without marks, as `_marked` does."""
+    """Yield the headings of a text without markup, in the form of `_marked`."""
     for i, (before, line) in enumerate(pairwise(["", *lines])):
         heading = line.strip().removesuffix(":")
         if (
@@ -133,7 +133,7 @@ def _is_rule(line: str) -> bool:
 
 
 def _is_wrapped(first: str, second: str) -> bool:
-    """Return whether two lines are one sentence, broken at the width of a page."""
+    """Return whether two lines are one sentence that was hard-wrapped."""
     return (
         len(first) in _WRAPPED
         and first[-1] not in ".!?:"

@@ -1,7 +1,7 @@
-"""Locate a model: a local path, a model of an installed package, or a repository on the hub.
+"""Locate a model: a local path, a model in a Python package, or a Hugging Face repository.
 
-A text that names a known model always means that model, whatever folder a program is started in. A
-folder of the same name is written `./name`, or passed as a `Path`.
+A string that names a known model always means that model, even if the current folder contains one
+of the same name. To load that folder, write `./name` or pass a `Path`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 def is_known_model(name: str) -> bool:
-    """Return whether a name is that of a model in this package or in another one."""
+    """Return whether a name is that of a model in this or another Python package."""
     if name in PACKAGED:
         return True
     with contextlib.suppress(OSError):  # a name that is too long for a file
@@ -34,18 +34,18 @@ def is_known_model(name: str) -> bool:
 
 
 def locate(source: str | Path, files: Iterable[str]) -> Path:
-    """Return the path of a model: a local path, one in a package, or one fetched from the hub.
+    """Return the local path of a model, after downloading it if necessary.
 
     Args:
         source: A path, the name of a model in this package (`idiolect-base`) or in another one
-            (`minilm`, `smollm2`), or the id of a repository.
-        files: Patterns of the files to fetch.
+            (`minilm`, `smollm2`), or the id of a repository on the Hugging Face hub.
+        files: Glob patterns of the files to download.
 
     Raises:
         InputError: The source is none of these.
         MissingDependencyError: The model is in a package that is not installed.
         OfflineError: The source may be a repository, and the hub cannot be reached; or the package
-            of the model cannot be fetched.
+            that contains the model cannot be downloaded.
     """
     path = check_path(source, "source")
     name = str(source)
@@ -81,6 +81,6 @@ def locate(source: str | Path, files: Iterable[str]) -> Path:
 
 
 def _similar(path: Path) -> str:
-    """Return a hint with a path or a known model that is like a name; empty if there is none."""
+    """Return a hint with a similarly named path or known model; empty if there is none."""
     known = did_you_mean(str(path), [*PACKAGED, *(one.name for one in _SHIPPED.iterdir())])
     return similar_path(path) or (known if known.startswith("did") else "")

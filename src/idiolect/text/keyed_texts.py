@@ -1,6 +1,6 @@
-"""Texts with ids: the documents or the queries of one file, each found by its id.
+"""Read the documents or queries of one file with their ids.
 
-Every record must be readable: a lost document would change what is trained on or measured.
+Every record must be readable: a lost document would change the training data or the evaluation.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["documents_with_ids", "queries_with_ids"]
 
 
 def documents_with_ids(path: Path) -> Iterator[tuple[str, str, str]]:
-    """Stream the documents of a file that has fields: title and text, joined by a line break.
+    """Stream the documents of a file of records, with title and text joined by a line break.
 
     Yields:
         File and record number, for messages; id; text, which may be empty.
@@ -46,7 +46,7 @@ def documents_with_ids(path: Path) -> Iterator[tuple[str, str, str]]:
 
 
 def queries_with_ids(path: Path) -> Iterator[tuple[str, str, str]]:
-    """Stream the queries of a file that has fields: the first usual field of each that is filled.
+    """Stream the queries of a file of records: the first field in `QUERY_TEXT` that is not blank.
 
     Yields:
         File and record number, for messages; id; text, which may be empty.
@@ -71,7 +71,7 @@ def _id_field(record: Mapping[str, Any], known: tuple[str, ...], place: str) -> 
 
 
 def _first(record: Mapping[str, Any], known: tuple[str, ...], what: str, place: str) -> str:
-    """Return the first known field that holds a text or a number, a blank one only if all are."""
+    """Return the first known field with a text or a number; a blank one only if all are blank."""
     cells = [name for name, value in record.items() if isinstance(value, str | int | float)]
     found = find_fields(cells, known)
     if not found:

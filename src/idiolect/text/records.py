@@ -1,13 +1,14 @@
-"""Read the records or documents of one file, within a limit on memory.
+"""Read the records or documents of one file in bounded memory.
 
 All record files are read here: JSON Lines and JSON (`.jsonl`, `.json`), delimited files (`.csv`,
 `.tsv`), Parquet (`.parquet`) and plain text (`.txt`), each also compressed (`.gz`, `.bz2`, `.xz`,
-`.zst`), with their endings in any case. See `idiolect.text.record_types` for what each may hold.
+`.zst`); suffixes are not case-sensitive. The modules of `idiolect.text.record_types` describe what
+each format may contain.
 
-A row that cannot be read is skipped; it is counted by reason and named by its line. If more than
-`max_unreadable` of a file's rows are, the file is an error. Reasons are `bad UTF-8`, `malformed
-JSON`, `repeated JSON key`, `not an object`, `malformed CSV` and `oversized`; a document can also be
-`empty`, or have `no field` with text, which is no fault of the file.
+A row that cannot be read is skipped, counted by reason, and reported by its line number. If the
+share of such rows exceeds `max_unreadable`, an error is raised. Reasons are `bad UTF-8`, `malformed
+JSON`, `repeated JSON key`, `not an object`, `malformed CSV` and `oversized`. A document can also be
+`empty`, or have `no field` with text; these do not count as unreadable.
 """
 
 from __future__ import annotations
@@ -53,13 +54,13 @@ __all__ = [
 ]
 
 DEFAULT_LIMIT = 16 << 20
-"""Default size of the largest document, in bytes."""
+"""Default maximum size of a document, in bytes."""
 _DECIMAL_ID = re.compile(r"-?[0-9]+\.0")
 _JSON = (".jsonl", ".ndjson", ".json")
 _TABLES = (".csv", ".tsv")
 _RECORDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 KNOWN_TYPES = f"{' '.join(_RECORDS)}, each also with {' '.join(COMPRESSIONS)}"
-"""The types of files with records, for messages."""
+"""The supported file types, for messages."""
 
 
 def is_readable(path: Path) -> bool:
@@ -73,15 +74,15 @@ def has_fields(path: Path) -> bool:
 
 
 def has_text_cells(path: Path) -> bool:
-    """Return whether all values of the file's type are text, so that numbers are spelled out."""
+    """Return whether the file's type stores all values as text, including numbers."""
     return file_type(path) in _TABLES
 
 
 class IdReader:
-    """Reads the ids of one file as text, the same as those of other files.
+    """Reads the ids of one file as text, in the same form for all file types.
 
-    If all ids of a column of text cells are such as `7.0`, they are meant without the decimal
-    place: so pandas writes a column of integers with gaps.
+    If all ids of a text column look like `7.0`, the decimal place is dropped: pandas writes a
+    column of integers with missing values in this way.
     """
 
     def __init__(self, path: Path) -> None:
@@ -104,7 +105,7 @@ class IdReader:
 def unusable(text: str) -> str | None:
     """Return why a text cannot be a document: `empty`, `bad UTF-8`, or None if it can.
 
-    A JSON escape may be half of a surrogate pair, which UTF-8 cannot encode.
+    A JSON escape may be a lone surrogate, which UTF-8 cannot encode.
     """
     if not text.strip():
         return "empty"
@@ -122,12 +123,12 @@ def read_documents(
     """Stream the documents of one file.
 
     Args:
-        path: the file; its name decides how it is read.
+        path: the file; its suffix determines the format.
         fields: the fields to join by a line break; empty for the usual ones.
-        per: `line` or `file`, for plain text.
-        limit: the largest document in bytes.
+        per: `line` or `file`: for plain text, what a document is.
+        limit: maximum size of a document in bytes.
         skipped: counts the skipped records by reason.
-        max_unreadable: the share of a file's rows that may be unreadable.
+        max_unreadable: maximum share of unreadable rows.
 
     Raises:
         InputError: the file's type is unknown, the file or too many of its rows cannot be read, or
@@ -165,14 +166,14 @@ def read_records(
     """Stream the records of one file that has fields.
 
     Args:
-        path: the file; its name decides how it is read.
-        skipped: counts the skipped records by reason; a `Skipped` also keeps their places.
-        limit: the largest record in bytes.
-        max_unreadable: the share of rows that may be unreadable.
+        path: the file; its suffix determines the format.
+        skipped: counts the skipped records by reason; a `Skipped` also keeps their locations.
+        limit: maximum size of a record in bytes.
+        max_unreadable: maximum share of unreadable rows.
 
     Raises:
-        InputError: the file is missing, of another type, or damaged as a whole; at its end, too
-            many rows cannot be read.
+        InputError: the file is missing, of another type, or damaged as a whole; or, once all of it
+            has been read, too many rows were unreadable.
     """
     for _, record in _objects(path, skipped, limit, max_unreadable)[1]:
         yield record
@@ -185,7 +186,7 @@ def numbered_records(
     limit: int = DEFAULT_LIMIT,
     max_unreadable: float = MAX_UNREADABLE,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Stream records as `read_records` does, each with its place: `line 7` or `row 7`."""
+    """Stream records as `read_records` does, each with its location: `line 7` or `row 7`."""
     unit, records = _objects(path, skipped, limit, max_unreadable)
     for number, record in records:
         yield f"{unit} {number:,}", record
@@ -195,7 +196,7 @@ def read_all_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Stream the records of a file in which every record must be readable.
 
     Yields:
-        A record's file and line, for messages, and the record.
+        The record's file and line, for messages, and the record.
 
     Raises:
         InputError: as in `read_records`; or, once the whole file has been read, some records cannot
@@ -208,7 +209,7 @@ def read_all_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def _objects(
     path: Path, skipped: Counter[str], limit: int, max_unreadable: float
 ) -> tuple[str, Iterator[tuple[int, dict[str, Any]]]]:
-    """Return what the rows of a file are called, and those that are records with fields."""
+    """Return the unit of a file's rows (`line` or `row`), and the rows that are records."""
     if not has_fields(path):
         raise InputError(
             f"{path.name} is of a type that has no fields", hint=f"known: {KNOWN_TYPES}"
@@ -220,7 +221,7 @@ def _objects(
 def _rows(
     path: Path, limit: int, columns: Sequence[str] = ()
 ) -> tuple[str, Iterator[tuple[int, Any]]]:
-    """Return what the rows of a file are called, and its rows with their numbers."""
+    """Return the unit of a file's rows (`line` or `row`), and the rows with their numbers."""
     type_ = file_type(path)
     if type_ in _TABLES:
         return "line", read_table(path, limit)
@@ -230,7 +231,7 @@ def _rows(
 
 
 def _plain_lines(path: Path, limit: int) -> Iterator[tuple[int, str | Fault]]:
-    """Yield lines without their ends, and without the byte order marks of joined files."""
+    """Yield lines without line ends, and without byte order marks left by concatenating files."""
     for number, line in read_lines(path, limit):
         yield number, line if isinstance(line, Fault) else line.rstrip("\r\n").lstrip("\ufeff")
 
@@ -238,7 +239,7 @@ def _plain_lines(path: Path, limit: int) -> Iterator[tuple[int, str | Fault]]:
 def _texts(
     rows: Iterator[tuple[int, Any]], path: Path, fields: Sequence[str]
 ) -> Iterator[tuple[int, str | None]]:
-    """Yield the text of each row, or None if it has none; a JSON value may also be a bare text."""
+    """Yield the text of each row, or None if it has none; a JSON value may be a bare string."""
     chosen = bool(fields)
     checked = not (fields and has_text_cells(path))
     for number, row in rows:
@@ -267,7 +268,7 @@ def _choose(record: dict[str, Any], path: Path) -> tuple[str, ...]:
     """Choose the text field of a file's records, or list the fields in an error.
 
     Returns:
-        The only field; or no field, if the usual ones are to be looked up in each record.
+        The only field; or an empty tuple, if the usual fields are to be looked up in each record.
     """
     strings = [name for name, value in record.items() if value is None or isinstance(value, str)]
     usual = text_fields(record)

@@ -1,4 +1,4 @@
-r"""Where sentences end: by punctuation and line breaks, in texts with and without capitals.
+r"""Find the ends of sentences by punctuation and line breaks, in cased and lower-case text.
 
 >>> text = "Dr. Who saw it. It was 3.14 m long.\nA table"
 >>> [text[i:j] for i, j in zip([0, *sentence_ends(text)], [*sentence_ends(text), None])]
@@ -24,10 +24,10 @@ _ABBREVIATIONS = frozenset(
 
 
 def sentence_ends(text: str) -> list[int]:
-    """Return the places between two sentences of a text: each is the end of the first one.
+    """Return the positions of the boundaries between sentences, each the end of a sentence.
 
-    A period ends no sentence after a single letter or a common abbreviation, and in a text that has
-    capitals no punctuation does before a small letter. The end of the text is not listed.
+    A period after a single letter or a common abbreviation does not end a sentence. In a text with
+    capitals, neither does punctuation before a lower-case letter. The end of the text is excluded.
     """
     has_capitals = any(letter.isupper() for letter in text)
     ends = []

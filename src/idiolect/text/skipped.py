@@ -1,4 +1,4 @@
-"""Records that are left out: counted by reason, and named by their first places."""
+"""Count skipped records by reason, with the locations of the first ones."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ if TYPE_CHECKING:
 __all__ = ["MAX_UNREADABLE", "Fault", "Skipped", "readable_rows", "shown_places", "skip", "summary"]
 
 MAX_UNREADABLE = 0.01
-"""Default share of a file's rows that may be unreadable; more of them are an error."""
+"""Default maximum share of unreadable rows in a file; more raise an error."""
 _SHOWN = 3
 _ADVICE = {
     "bad UTF-8": ", or convert the file to UTF-8",
     "Python dict instead of JSON": " (json.dumps writes JSON, str and print do not)",
 }
-"""What else helps, by the reason of a fault."""
+"""Additional hints for the user, by the reason of a fault."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Stands for a row that cannot be read."""
+    """Placeholder for a row that cannot be read."""
 
     reason: str
-    """What is wrong with it, such as `malformed CSV`."""
+    """The reason, such as `malformed CSV`."""
 
 
 class Skipped(Counter[str]):
-    """Number of records that were left out, by reason, with the places of the first ones.
+    """Number of skipped records by reason, with the locations of the first ones.
 
     >>> skipped = Skipped()
     >>> skip(skipped, "empty", "items.csv line 7")
@@ -46,11 +46,11 @@ class Skipped(Counter[str]):
         super().__init__(*args, **counts)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Keep the places in copies, also those for other processes."""
+        """Keep the locations when copied or pickled."""
         return type(self), (dict(self),), {"places": self.places}
 
     def update(self, *args: Any, **counts: int) -> None:
-        """Add the counts, and the places, of another."""
+        """Add the counts and locations of another."""
         for other in args:
             for reason, places in getattr(other, "places", {}).items():
                 own = self.places.setdefault(reason, [])
@@ -58,13 +58,13 @@ class Skipped(Counter[str]):
         super().update(*args, **counts)
 
     def clear(self) -> None:
-        """Forget all."""
+        """Remove all counts and locations."""
         self.places.clear()
         super().clear()
 
 
 def skip(skipped: Counter[str], reason: str, place: str) -> None:
-    """Count a record that is left out; a `Skipped` also keeps the first places of each reason."""
+    """Count a skipped record; a `Skipped` also keeps the first locations for each reason."""
     skipped[reason] += 1
     if isinstance(skipped, Skipped):
         places = skipped.places.setdefault(reason, [])
@@ -73,7 +73,7 @@ def skip(skipped: Counter[str], reason: str, place: str) -> None:
 
 
 def summary(skipped: Counter[str]) -> str:
-    """Describe what was left out in one line: counts, reasons and the first places."""
+    """Describe the skipped records in one line: counts, reasons and the first locations."""
     return ", ".join(
         f"{count:,} {reason}{shown_places(skipped, reason)}"
         for reason, count in skipped.most_common()
@@ -81,7 +81,7 @@ def summary(skipped: Counter[str]) -> str:
 
 
 def shown_places(skipped: Counter[str], reason: str) -> str:
-    """Return the first places of a reason in brackets, after a space; empty if none are known."""
+    """Return a reason's first locations in brackets, after a space; empty if there are none."""
     places = skipped.places.get(reason, []) if isinstance(skipped, Skipped) else []
     more = ", …" if places and skipped[reason] > len(places) else ""
     return f" ({', '.join(places)}{more})" if places else ""
@@ -95,18 +95,18 @@ def readable_rows(
     max_unreadable: float,
     kinds: tuple[type, ...],
 ) -> Iterator[tuple[int, Any]]:
-    """Yield the rows that could be read; count and name the others.
+    """Yield the readable rows, and count the others with their locations.
 
     Args:
-        rows: The number and the content of each row, or a `Fault` in its place.
+        rows: The number and the content of each row, or a `Fault` instead of the content.
         path: The file, for messages.
         unit: What the numbers count: `line` or `row`.
         skipped: Counts the faults by reason.
-        max_unreadable: The share of rows that may be unreadable.
-        kinds: The types of rows that can be used.
+        max_unreadable: Maximum share of unreadable rows.
+        kinds: The types of usable rows.
 
     Raises:
-        InputError: At the end of the file, more rows than that cannot be read.
+        InputError: Once the whole file has been read, more rows than that were unreadable.
     """
     read, faults = 0, Skipped()
     for number, row in rows:

@@ -1,4 +1,4 @@
-"""Suggestions for a name that does not exist: the known one that was probably meant.
+"""Suggest the known name that was probably meant by an unknown one.
 
 >>> did_you_mean("hybird", ("hybrid", "dense", "lexical"))
 'did you mean hybrid?'
@@ -19,16 +19,16 @@ __all__ = ["did_you_mean", "similar_path"]
 
 _LIKENESS = 0.6
 _MAX_COMPARED = 10_000
-"""Names that are compared; a folder may have millions."""
+"""Maximum number of names to compare; a folder may have millions."""
 
 
 def did_you_mean(name: str, known: Iterable[str], what: str = "known:") -> str:
-    """Return a hint: the known name most like another, or a list of all.
+    """Return a hint: the most similar known name, or a list of all if none is similar.
 
     Args:
-        name: the name that does not exist.
-        known: the names that do.
-        what: what the list of names is called.
+        name: the unknown name.
+        known: the known names.
+        what: label of the list of names.
     """
     names = list(known)
     near = _nearest(name, names)
@@ -36,7 +36,7 @@ def did_you_mean(name: str, known: Iterable[str], what: str = "known:") -> str:
 
 
 def similar_path(path: str | Path) -> str:
-    """Return a hint with an existing path that is like a missing one; empty if there is none."""
+    """Return a hint with an existing path similar to a missing one; empty if there is none."""
     path = Path(path)
     try:
         names = [one.name for one in islice(path.parent.iterdir(), _MAX_COMPARED)]
@@ -47,7 +47,7 @@ def similar_path(path: str | Path) -> str:
 
 
 def _nearest(name: str, known: list[str]) -> str | None:
-    """Return the known name most like another, without regard to case."""
+    """Return the known name most similar to another, ignoring case."""
     by_case = {one.casefold(): one for one in reversed(known)}
     near = difflib.get_close_matches(name.casefold(), by_case, 1, _LIKENESS)
     return by_case[near[0]] if near else None

@@ -15,9 +15,9 @@ __all__ = ["TextFile", "text_digest"]
 
 
 class TextFile(Sequence[str]):
-    """An append-only list of texts in a temporary file that vanishes with the process.
+    """An append-only list of texts in a temporary file, deleted when the process ends.
 
-    Eight bytes per text are in memory. Several threads may read.
+    It takes eight bytes of memory per text. Reading is thread-safe.
 
     >>> texts = TextFile(["one", "two", "three"])
     >>> texts[1], texts[::2]
@@ -25,7 +25,7 @@ class TextFile(Sequence[str]):
 
     Args:
         texts: The first texts.
-        folder: Where the file is made; by default the system's folder for temporary files.
+        folder: Where the file is created; by default the system's folder for temporary files.
     """
 
     def __init__(self, texts: Iterable[str] = (), *, folder: Path | None = None) -> None:
@@ -37,7 +37,7 @@ class TextFile(Sequence[str]):
 
     @classmethod
     def distinct(cls, texts: Iterable[str], *, folder: Path | None = None) -> TextFile:
-        """Store each different text once, in order of appearance."""
+        """Store each distinct text once, in order of first appearance."""
         stored, known = cls(folder=folder), set[bytes]()
         for text in texts:
             if (digest := text_digest(text)) not in known:
@@ -70,5 +70,5 @@ class TextFile(Sequence[str]):
 
 
 def text_digest(text: str) -> bytes:
-    """Return 16 bytes that differ for different texts."""
+    """Return a 16-byte hash of a text."""
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()

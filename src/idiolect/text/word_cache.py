@@ -1,12 +1,11 @@
 r"""`WordCache`: encode texts word by word, each distinct word once.
 
-A word here is what lies between two places where a nonspace is followed by a space: the spaces
-before it and the characters up to the next space. With the usual pre-tokenizers no token crosses
-such a place, and nothing on one side of it depends on the other. A text's ids are then those of its
-words, and a word that was encoded before is only looked up, at a fraction of the engine's cost.
-
-Where that is not certain, because a part of the engine is unknown or an added token or a term holds
-a space, `encode` asks the engine for the whole text. The ids are the engine's in both cases.
+A word here includes the spaces before it and ends before the next space. With the usual
+pre-tokenizers no token crosses a word boundary, and neither side of it depends on the other. The
+ids of a text are then those of its words, and looking up a word that was encoded before costs much
+less than encoding it.
+If this cannot be guaranteed, because a component of the tokenizer is unknown or an added token or a
+term contains a space, `encode` encodes the whole text. The ids are the same in both cases.
 """
 
 from __future__ import annotations
@@ -26,28 +25,28 @@ if TYPE_CHECKING:
 __all__ = ["WordCache"]
 
 _LIMIT = 1 << 21
-"""Characters of the words that are kept, each word counted with 16 more: about 60 MB."""
+"""Maximum size of the cache, in characters plus 16 per word: about 60 MB."""
 _SEVERAL_WORDS = re.compile(r"\S\s")
 _WORDS = r"\s*\S+(?:[^\S{0}]\s*\S+)*(?:[^\S{0}]\s*\Z)?|\s+"
-r"""A word ends before one of the characters `{0}` only. Python's `\s` holds all of Unicode's spaces
-and four control characters more, so that `\S` is a nonspace for every engine."""
+r"""A word ends only before one of the characters `{0}`. Python's `\s` matches all Unicode spaces
+and four more control characters, so `\S` matches only what every engine treats as a nonspace."""
 _ANY_SPACE, _BLANK, _SPACE = r" \t\n\r", r" \t", r" "
 _SPLITS = {
     GPT2: _ANY_SPACE,
     GPT2.replace("'s|'t|'re|'ve|'m|'ll|'d|", ""): _ANY_SPACE,
     r"\p{N}": _ANY_SPACE,
     r"\p{N}{1,3}": _ANY_SPACE,
-    # Punctuation takes the line breaks after it.
+    # Punctuation includes the line breaks after it.
     CL100K: _BLANK,
     CL100K.replace(r"\p{N}{1,3}", r"\p{N}"): _BLANK,
 }
-"""Patterns of pre-tokens, and the spaces that no match holds after a nonspace."""
+"""Patterns of pre-tokens, and the spaces that never follow a nonspace within a match."""
 
 
 class WordCache:
-    """Encodes texts without special tokens, as `Tokenizer.encode_batch` does.
+    """Encodes texts with the same ids as `Tokenizer.encode_batch` without special tokens.
 
-    Several threads may use one cache.
+    It is thread-safe.
 
     Args:
         tokenizer: The tokenizer.
@@ -74,14 +73,14 @@ class WordCache:
             known.update(zip(fresh, ids, strict=True))
             self._size += sum(map(len, fresh)) + 16 * len(fresh)
             if self._size > _LIMIT:
-                # Another thread keeps the words that it counts on.
+                # Replace the dictionary, not clear it: other threads may still read the old one.
                 self._known, self._size = {}, 0
         look_up = known.__getitem__
         return [list(chain.from_iterable(map(look_up, own))) for own in words]
 
 
 def _separators(pipeline: dict[str, Any]) -> str | None:
-    """Return the spaces at which an engine's texts may be cut after a nonspace, if any."""
+    """Return the spaces before which text may be cut after a nonspace, if any."""
     for token in pipeline["added_tokens"]:
         if token["rstrip"] or _SEVERAL_WORDS.search(token["content"]):
             return None
@@ -104,16 +103,17 @@ def _spaces_of(part: dict[str, Any]) -> str | None:
     if kind == "Split" and part["behavior"] == "Isolated" and not part["invert"]:
         return _SPLITS.get(part["pattern"].get("Regex"))
     if kind == "ByteLevel":
-        # A space is put before what begins with another character, such as a line break.
+        # The engine inserts a space before text that begins with another character (a line break).
         return _SPACE if part["add_prefix_space"] else _ANY_SPACE
     known = ("BertPreTokenizer", "Whitespace", "Digits", "Punctuation")
     return _ANY_SPACE if kind in known else None
 
 
 def _is_local(normalizer: dict[str, Any] | None, parts: Sequence[dict[str, Any]]) -> bool:
-    """Return whether a normalizer treats what a space separates independently.
+    """Return whether a normalizer treats the text on each side of a space independently.
 
-    BERT's removes characters, so that spaces may come together. That matters if they are kept.
+    BERT's removes characters, so separate spaces may become adjacent. This matters if spaces are
+    kept.
     """
     dropped = any(part["type"] in ("BertPreTokenizer", "Whitespace") for part in parts)
     allowed = {"NFC", "Lowercase"} | ({"BertNormalizer"} if dropped else set())

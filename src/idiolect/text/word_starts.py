@@ -1,11 +1,11 @@
-"""Which ids of a vocabulary start a word: by the marks of their pieces.
+"""Find the ids of a vocabulary that start a word, by the markers in their pieces.
 
-    WordPiece        "##" marks a continuation
+    WordPiece        "##" marks a continuation of a word
     byte-level BPE   "Ġ" and other white space mark a start
     SentencePiece    "▁" marks a start
     whole words      every piece is a start
 
-Added tokens, such as new terms, start a word, so a term is a word with what follows it.
+Added tokens, such as new terms, start a word; pieces that continue the word belong to it.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ def word_starts(tokenizer: Tokenizer) -> NDArray[np.bool_]:
 
 
 def _marks(tokenizer: Tokenizer, vocabulary: dict[str, int]) -> tuple[str, ...]:
-    """Return the characters that start a word's piece; none if every piece is a word."""
+    """Return the characters that mark the start of a word; none if every piece is a word."""
     if tokenizer.kind == "byte-bpe":
-        # The letters that stand for the bytes of white space.
+        # The characters that represent the bytes of white space.
         letters = pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str(" \n\t\r")
         return tuple({letter for piece, _ in letters for letter in piece})
     return ("▁",) if any(piece.startswith("▁") for piece in vocabulary) else ()

@@ -1,6 +1,6 @@
-"""Special tokens that an objective needs and a model lacks: masks, sentinels, ends of texts.
+"""Add the special tokens that an objective needs and a model lacks: mask, sentinels, end of text.
 
-They get new rows, drawn around the mean of the existing ones. The original rows are unchanged.
+They get new rows, sampled around the mean of the existing ones. The original rows are unchanged.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _ROLES = {"<mask>": "mask_token", "</s>": "eos_token", "<pad>": "pad_token"}
 def new_model(settings: Mapping[str, Any], tokenizer: Tokenizer, *, seed: int = 0) -> LanguageModel:
     """Create an untrained model whose special ids are those of its tokenizer.
 
-    The tokenizer of an encoder-decoder gets tokens for padding and the end of a text if it has
-    none: its decoder starts with one of them.
+    For an encoder-decoder, padding and end-of-text tokens are added to the tokenizer if it has
+    none, because the decoder starts with one of them.
 
     Args:
         settings: The fields of a `config.json`, as for `LanguageModel.new`.
@@ -57,7 +57,7 @@ def with_special_tokens(tokenizer: Tokenizer, names: Sequence[str]) -> Tokenizer
     """Return a tokenizer with more special tokens, whose ids follow the existing ones.
 
     Raises:
-        CheckpointError: The tokenizer cannot number them so.
+        CheckpointError: The tokenizer cannot assign these ids.
     """
     if not names:
         return tokenizer
@@ -93,11 +93,11 @@ def add_tokens(
         model: The model.
         names: The tokens.
         seed: Random seed of the rows.
-        frozen: Keep the original rows apart, as those of a published model. Otherwise all rows
-            become one matrix.
+        frozen: Keep the original rows separate and frozen, as for a published model. Otherwise all
+            rows become one matrix.
 
     Raises:
-        CheckpointError: The tokenizer cannot number the tokens.
+        CheckpointError: The tokenizer cannot assign ids to the tokens.
     """
     tokenizer = with_special_tokens(model.tokenizer, names)
     first, network = len(model.tokenizer), model.network
@@ -117,7 +117,7 @@ def add_tokens(
 
 @torch.no_grad()
 def _append_rows(network: Network, first: int, added: dict[str, Tensor]) -> None:
-    """Put rows after those of the first ids, as one trainable matrix."""
+    """Append rows after the first `first` ones, as one trainable matrix."""
     for name, rows in network.vocabulary_rows().items():
         whole = torch.cat([joined_rows(rows)[:first], added[name].to(network.dtype)])
         if name == "tokens.weight":

@@ -12,16 +12,16 @@ from torch import Tensor, nn
 __all__ = ["AveragedSGD"]
 
 _PATIENCE = 5
-"""The non-monotonic interval: how many evaluations back the best one has to be."""
+"""The non-monotone interval: the number of preceding evaluations that are not compared."""
 
 
 class AveragedSGD(torch.optim.SGD):
-    """SGD with an average of the weights since a point that the validation loss decides.
+    """SGD that averages the weights once the validation loss no longer improves.
 
     Averaging starts when a validation loss is above the best of those more than five evaluations
     ago (Merity et al. 2017, 1708.02182, after Polyak & Juditsky 1992). The average is the mean of
-    the weights after each step since then. It does not influence the steps; `finish` makes it the
-    weights.
+    the weights after each step since then. It does not influence the steps; `finish` copies it to
+    the weights.
 
     Args:
         groups: Groups of parameters.
@@ -39,7 +39,7 @@ class AveragedSGD(torch.optim.SGD):
         return any("average" in state for state in self.state.values())
 
     def observe(self, losses: list[float]) -> None:
-        """Start averaging if the last validation loss says so.
+        """Start averaging if the last validation loss meets the condition.
 
         Args:
             losses: All validation losses so far.
@@ -63,7 +63,7 @@ class AveragedSGD(torch.optim.SGD):
 
     @contextmanager
     def averaged_weights(self) -> Iterator[None]:
-        """Give the network the averages, if there are any, until the context exits."""
+        """Use the averages as the network's weights, if there are any, until the context exits."""
         own = {parameter: parameter.detach().clone() for parameter in self._averaged()}
         self.finish()
         try:
@@ -73,7 +73,7 @@ class AveragedSGD(torch.optim.SGD):
                 parameter.data.copy_(value)
 
     def finish(self) -> None:
-        """Make the averages the weights; without effect before averaging started."""
+        """Copy the averages to the weights; does nothing before averaging started."""
         for parameter, average in self._averaged().items():
             parameter.data.copy_(average)
 

@@ -11,11 +11,12 @@
       model/                  the finished model
       published.json          its files, to notice damage
 
-A checkpoint holds the trained parameters, the optimizer's moments, the step and the position in the
-documents. Nothing else determines the rest of the run: learning rates are a function of the step,
-and random numbers follow from the seed and the step. A checkpoint is written under a temporary
-name, flushed to disk and renamed. Only then is the oldest one deleted, so the last complete
-checkpoints always remain. A damaged checkpoint is skipped, with a notice, for the one before it.
+A checkpoint contains the trained parameters, the optimizer's moments, the step and the position in
+the documents. Nothing else determines the rest of the run: learning rates are a function of the
+step, and random numbers are derived from the seed and the step. A checkpoint is written under a
+temporary name, flushed to disk and renamed. Only then is the oldest one deleted, so the last
+complete checkpoints always remain. If a checkpoint is damaged, the previous one is used, with a
+notice.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ _NAME = re.compile(r"checkpoint-(\d{8})")
 _TEMPORARY = re.compile(
     r"\.(checkpoint|model|(validation-)?tokens(-\d+)?|run\.json|metrics\.jsonl|projection\.safetensors)\..+"
 )
-"""Names under which a run writes files before it renames them."""
+"""Pattern of the temporary names of a run's files."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,9 @@ class Checkpoint:
     optimizer: Mapping[str, Tensor]
     """The optimizer's moments, by `name:moment`."""
     state: Mapping[str, Any]
-    """The position in the documents, and other numbers."""
+    """The position in the documents, and other scalar state."""
     carried: Mapping[str, Tensor] = field(default_factory=dict)
-    """What the objective carries from step to step, by name."""
+    """Tensors that the objective carries from step to step, by name."""
 
 
 class RunFolder:
@@ -74,10 +75,10 @@ class RunFolder:
 
     Args:
         path: The folder; created if it is missing.
-        kept: Checkpoints that remain; older ones are deleted.
+        kept: Number of checkpoints to keep; older ones are deleted.
 
     Raises:
-        InputError: It cannot be created.
+        InputError: The folder cannot be created.
     """
 
     def __init__(self, path: str | Path, *, kept: int = 2) -> None:
@@ -90,27 +91,27 @@ class RunFolder:
 
     @property
     def tokens(self) -> Path:
-        """Where the token ids of the corpus are."""
+        """Folder of the token ids of the corpus."""
         return self.path / "tokens"
 
     @property
     def validation_tokens(self) -> Path:
-        """Where the token ids of the validation text are."""
+        """Folder of the token ids of the validation text."""
         return self.path / "validation-tokens"
 
     @property
     def adapter(self) -> Path:
-        """Where trained adapters are saved."""
+        """Folder of the trained adapters."""
         return self.path / "adapter"
 
     @property
     def model(self) -> Path:
-        """Where the finished model is saved."""
+        """Folder of the finished model."""
         return self.path / "model"
 
     @property
     def record(self) -> dict[str, Any]:
-        """What `begin` has recorded; empty if the folder holds no run or a damaged record."""
+        """The record that `begin` wrote; empty if there is none or it is damaged."""
         try:
             return read_json(self.path / "run.json")
         except CheckpointError:
@@ -119,17 +120,17 @@ class RunFolder:
     def begin(
         self, record: Mapping[str, Any], *, defaults: Mapping[str, Any] | None = None
     ) -> None:
-        """Record what the run is, or check that the folder holds the same run.
+        """Record the run's settings, or check that the folder contains the same run.
 
-        Temporary files that a killed process left are deleted; no other file is touched.
+        Temporary files that a killed process left behind are deleted; no other file is changed.
 
         Args:
             record: Settings and fingerprints that determine the result.
-            defaults: What an entry stands for that a record of an earlier version does not have.
+            defaults: Values of entries that records of earlier versions lack.
 
         Raises:
-            CheckpointError: The folder holds another run that made a checkpoint, or one of another
-                version; the message lists the differences.
+            CheckpointError: The folder contains a different run with a checkpoint, or a run of
+                another version; the message lists the differences.
         """
         self._delete_temporary_files()
         path = self.path / "run.json"
@@ -146,7 +147,7 @@ class RunFolder:
         check_format(known, path, oldest=_FORMAT, newest=_FORMAT, rebuild=_FINISH)
         different = list(_differences(known, record, defaults or {}))
         if different and not self._steps() and not self.model.exists():
-            # It ended before its first checkpoint, perhaps because of a mistake corrected now.
+            # That run ended before its first checkpoint, perhaps because of a mistake fixed now.
             self._clear()
             write_atomic(path, f"{json.dumps(record, indent=2)}\n".encode())
         elif different:
@@ -156,10 +157,10 @@ class RunFolder:
             )
 
     def check_space(self, needed: int) -> None:
-        """Check before training that the disk has room for the run.
+        """Check before training that the disk has enough space for the run.
 
         Args:
-            needed: Bytes that the run will write.
+            needed: Number of bytes that the run will write.
 
         Raises:
             InputError: The disk has fewer bytes free than the run will write.
@@ -245,18 +246,18 @@ class RunFolder:
         write_atomic(self._published, f"{json.dumps(record, indent=1)}\n".encode())
 
     def is_published(self) -> bool:
-        """Return whether the finished model is there; a notice names a damaged file of it.
+        """Return whether the finished model is complete; a notice names a damaged file.
 
-        If only the record of its files is missing, it is written.
+        If only the record of its files is missing, the record is written.
         """
         if not self.model.exists():
             return False
         try:
             record = FileRecord(read_json(self._published))
-        except CheckpointError:  # killed before it was there, of an older version, or damaged
+        except CheckpointError:  # killed before it was written, an older version, or damaged
             if not (self.model / "config.json").exists():
                 return False
-            with contextlib.suppress(OSError):  # a finished run in a folder to read
+            with contextlib.suppress(OSError):  # a finished run in a read-only folder
                 self._record_files()
             return True
         damage = [f"{name} {problem}" for name, problem in record.damage(self.model).items()]
@@ -265,13 +266,12 @@ class RunFolder:
         return not damage
 
     def latest(self) -> Checkpoint | None:
-        """Read the last checkpoint that is intact, if there is one.
+        """Read the last intact checkpoint, if there is one.
 
-        A damaged one is named in a notice and deleted; the run repeats the steps since the one
-        before it.
+        A damaged one is reported and deleted; the run repeats the steps since the previous one.
 
         Raises:
-            CheckpointError: It is of another version.
+            CheckpointError: It was written by another version.
         """
         for step in reversed(self._steps()):
             folder = self.path / f"checkpoint-{step:08}"
@@ -286,10 +286,10 @@ class RunFolder:
         """Return the mean weights of the last checkpoints (Vaswani et al. 2017, 1706.03762).
 
         Args:
-            count: How many checkpoints; those there are, if there are fewer.
+            count: Number of checkpoints; if there are fewer, all of them.
 
         Raises:
-            CheckpointError: One is damaged or cannot be read.
+            CheckpointError: A checkpoint is damaged or cannot be read.
         """
         steps = self._steps()[-count:]
         sums: dict[str, Tensor] = {}
@@ -311,7 +311,7 @@ class RunFolder:
         return self.path / "published.json"
 
     def _delete_temporary_files(self) -> None:
-        """Delete what a killed process left half-written, by the names that a run uses."""
+        """Delete the temporary files that a killed process left behind."""
         own = [path for path in self.path.iterdir() if _TEMPORARY.fullmatch(path.name)]
         for folder in (self.adapter, self.path / "mined"):
             own += folder.glob(".*")
@@ -322,7 +322,7 @@ class RunFolder:
                 path.unlink(missing_ok=True)
 
     def _clear(self) -> None:
-        """Delete what a run without a checkpoint has made."""
+        """Delete the files of a run without a checkpoint."""
         for path in (self.tokens, self.validation_tokens, self.path / "mined"):
             shutil.rmtree(path, ignore_errors=True)
         for name in ("metrics.jsonl", "projection.safetensors"):

@@ -1,12 +1,12 @@
-"""The gradients of a run: their norm at each step, and how far back in time they reach.
+"""Report the gradients of a run: their norm at each step, and how far they reach back in time.
 
     gradients.jsonl   a line now and then: the norm of ∂E/∂h_t of each layer, for t = 1 … T, where E
                       is the loss of the segment's last token alone
     gradients.png     both over the run
     report.html       the picture, and what it says
 
-The loss of all tokens would hide what is asked, since each step receives a gradient of its own
-token. That of the last token shows how much of it is left after so many steps.
+With the loss of all tokens, each step would receive a gradient from its own token. The loss of the
+last token alone shows how much of its gradient remains after a number of steps back.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from idiolect.training.data.batch import Batch
 __all__ = ["Diagnosis"]
 
 _TIMES = 20
-"""Measurements in a run."""
+"""Number of measurements in a run."""
 _TEXTS = 8
-"""Rows of a batch that are measured."""
+"""Number of rows of a batch to measure."""
 
 
 class Diagnosis:
@@ -104,7 +104,7 @@ class Diagnosis:
 
 
 def _explain(metrics: list[dict[str, Any]], measured: list[dict[str, Any]]) -> list[str]:
-    """Say in words what the picture shows."""
+    """Describe the plot in words."""
     norms = sorted(one["gradient_norm"] for one in metrics)
     said = []
     if norms:
@@ -129,7 +129,7 @@ def _explain(metrics: list[dict[str, Any]], measured: list[dict[str, Any]]) -> l
 
 
 def _draw(metrics: list[dict[str, Any]], measured: list[dict[str, Any]], path: Path) -> None:
-    from matplotlib.figure import Figure  # half a second, which other runs need not spend
+    from matplotlib.figure import Figure  # takes half a second to import
 
     layers = len(measured[0]["layers"]) if measured else 0
     figure = Figure(figsize=(4.2 * (1 + layers), 3.4), layout="constrained")

@@ -1,4 +1,4 @@
-"""Several processes that train one network: started by `torchrun`, joined by gloo or NCCL.
+"""Train one network in several processes, started by `torchrun` and connected by gloo or NCCL.
 
     data parallel   each process holds the whole network; gradients are summed once per step, after
                     accumulation, in one transfer of the trained parameters
@@ -28,10 +28,10 @@ __all__ = ["Workers", "all_blocks", "without_weights"]
 
 
 def _leave() -> None:
-    """Leave the other processes, before the interpreter ends.
+    """Leave the process group before the interpreter exits.
 
-    The threads of a group may hold Python objects. One that still runs when the interpreter ends
-    aborts the process, after all its work is done.
+    The threads of a group may hold Python objects. If one still runs when the interpreter exits, it
+    aborts the process, although all work is done.
     """
     if dist.is_initialized():
         dist.destroy_process_group()
@@ -69,7 +69,7 @@ class Workers:
         return self.rank == 0
 
     def share(self, rows: int) -> slice:
-        """Return which of a step's rows this process reads."""
+        """Return the slice of a step's rows that this process reads."""
         return slice(self.rank * rows // self.count, (self.rank + 1) * rows // self.count)
 
     def sum(self, *numbers: float, device: torch.device) -> list[float]:
@@ -100,7 +100,7 @@ class Workers:
         fully_shard(step)
 
     def gradient_scale(self, parameters: Iterable[nn.Parameter]) -> float:
-        """Return the factor on a process's loss with which gradients add up.
+        """Return the factor on a process's loss that makes the combined gradient the sum.
 
         Sharded gradients are averaged by `fully_shard`; others are summed by `sum_gradients`.
         """
@@ -134,7 +134,7 @@ class Workers:
 
     @staticmethod
     def scatter(whole: Tensor, like: Tensor) -> Tensor:
-        """Distribute a whole tensor as another one is."""
+        """Distribute a whole tensor in the same way as another one."""
         whole = whole.to(device=like.device, dtype=like.dtype)
         if not _is_sharded(like):
             return whole
@@ -145,7 +145,7 @@ class Workers:
 
 
 def _is_sharded(tensor: Tensor) -> bool:
-    """Whether it is a `DTensor`, whose class takes seconds to import."""
+    """Return whether it is a `DTensor`, without importing that class, which takes seconds."""
     return hasattr(tensor, "device_mesh")
 
 
@@ -156,7 +156,7 @@ def all_blocks(module: nn.Module) -> list[nn.Module]:
 
 
 def without_weights(network: Network) -> Network:
-    """Return a copy with weights on the meta device, into which a sharded network is gathered."""
+    """Return a copy with weights on the "meta" device, the target for gathering a sharded one."""
     memo: dict[int, object] = {
         id(p): nn.Parameter(p.detach().to("meta"), requires_grad=p.requires_grad)
         for p in network.parameters()

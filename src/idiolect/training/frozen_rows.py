@@ -1,4 +1,4 @@
-"""Fingerprints of weights, and the check that original rows have not moved."""
+"""Hash weights, and check that original vocabulary rows have not changed."""
 
 from __future__ import annotations
 

@@ -16,16 +16,16 @@ def find_language_ids(
     kind: Literal["tokens", "embeddings"] | None,
     languages: Sequence[str],
 ) -> Mapping[str, int] | None:
-    """Return the id of each language, or `None` if the model does not tell languages apart.
+    """Return the id of each language, or `None` if the model does not distinguish languages.
 
     Args:
-        model: The model. Ids of embeddings are its configuration's `lang2id`; the token of a
-            language is named like it (`de`) or begins with its name (`de_DE`, `[de]`).
-        kind: What an objective needs.
+        model: The model. Ids of language embeddings are in its configuration's `lang2id`. The token
+            of a language has its name (`de`) or a variant of it (`de_DE`, `[de]`).
+        kind: What the objective needs: language `tokens` or `embeddings`.
         languages: Names of the languages of a text.
 
     Raises:
-        InputError: Some have no id.
+        InputError: A language has no id.
     """
     config: Any = model.network.config
     if kind == "embeddings" and hasattr(config, "num_languages") and config.num_languages:

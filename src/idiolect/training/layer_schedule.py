@@ -1,4 +1,4 @@
-"""Layers that train at rates of their own, and one after another, from the top of a network down.
+"""Discriminative learning rates and gradual unfreezing, from the top of a network down.
 
     distance 0   heads and attached modules
              1   the last layer
@@ -6,9 +6,9 @@
              L   the first layer
            L+1   the embedding
 
-Discriminative fine-tuning multiplies the rate by `layer_decay` at each step down, and gradual
-unfreezing trains distance 0 first and one more distance every `unfreeze_steps` steps (ULMFiT,
-Howard & Ruder 2018, 1801.06146).
+Discriminative fine-tuning multiplies the learning rate by `layer_decay` for each unit of distance.
+Gradual unfreezing first trains distance 0, and one more distance every `unfreeze_steps` steps
+(ULMFiT, Howard & Ruder 2018, 1801.06146).
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ __all__ = ["GradualUnfreezing", "layer_distances", "layer_rates"]
 
 
 def layer_distances(network: Network) -> dict[str, int]:
-    """Return how many layers below the top of a network each parameter is, by its name.
+    """Return the distance of each parameter from the top of a network, by name.
 
-    What is registered before the first layer belongs to the embedding, and what is registered
-    after a layer, such as a final norm, to that layer.
+    Parameters registered before the first layer count as the embedding, and those registered after
+    a layer, such as a final norm, as part of that layer.
     """
     blocks = network.blocks
     layer = {id(p): number for number, one in enumerate(blocks, 1) for p in one.parameters()}
@@ -47,13 +47,13 @@ def layer_distances(network: Network) -> dict[str, int]:
 def layer_rates(
     network: Network, rates: Mapping[str, float | None], *, usual: float, layer_decay: float
 ) -> dict[str, float | None]:
-    """Return the highest learning rate of each parameter, lower for each layer below the top.
+    """Return the maximum learning rate of each parameter, lower for each layer below the top.
 
     Args:
         network: The network.
-        rates: Rates by parameter before; `None` for the usual one.
+        rates: Rates by parameter before the decay; `None` for the run's rate.
         usual: The run's rate.
-        layer_decay: What a layer's rate is multiplied by for the layer below it; 1 for one rate.
+        layer_decay: Factor on the rate from each layer to the one below it; 1 for equal rates.
     """
     if layer_decay == 1:
         return dict(rates)
@@ -65,15 +65,15 @@ def layer_rates(
 
 
 class GradualUnfreezing:
-    """Freeze the trained parameters, and let them train from the top of the network down.
+    """Unfreeze the trained parameters step by step, from the top of the network down.
 
     Frozen parameters have no gradient, so the optimizer neither moves nor decays them and keeps no
     moments of them, and the layers below the lowest trained one need no backward pass.
 
     Args:
         network: The network.
-        training: The parameters that train in the end, by name.
-        every: Steps after which one more layer trains; 0 to train all from the start.
+        training: All parameters that are to train eventually, by name.
+        every: Number of steps after which one more layer trains; 0 to train all from the start.
         steps: Steps of the whole run.
 
     Raises:
@@ -100,6 +100,6 @@ class GradualUnfreezing:
                 parameter.requires_grad_(self._distances[name] <= step // self._every)
 
     def finish(self) -> None:
-        """Unfreeze everything, as before the run."""
+        """Unfreeze all parameters, as before the run."""
         for parameter in self._training.values():
             parameter.requires_grad_(True)

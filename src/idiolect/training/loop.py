@@ -5,9 +5,9 @@
 - A step's loss is a mean over all its targets, so the result does not depend on how a step is
   divided among processes and micro-batches.
 - The random generators are reseeded before each step from the run's seed and the step's number, so
-  they need no checkpoint: a resumed run draws what an uninterrupted one draws.
-- A loss or gradient that is not finite, or a loss that explodes, stops the run before it reaches
-  the weights. The state before that batch is saved, and the error names the batch's documents.
+  their state is not part of checkpoints: a resumed run uses the same random numbers.
+- A loss or gradient that is not finite, or a loss that explodes, stops the run before the weights
+  are updated. The state before that batch is saved, and the error names the batch's documents.
 - SIGINT, SIGTERM and SIGHUP let the step finish, save, and only then end the process.
 - With patience, a run ends once validation no longer improves, and finishes with its best weights.
 """
@@ -77,20 +77,20 @@ class Trainer:
 
     Args:
         network: The network; its trainable parameters require gradients.
-        objective: What is minimised.
-        source: Where the batches come from.
+        objective: The objective to minimise.
+        source: The source of the batches.
         config: Sizes, rates and intervals.
-        steps: Steps of the whole run.
-        folder: Where checkpoints go; a checkpoint there is resumed.
+        steps: Number of steps of the whole run.
+        folder: The folder for checkpoints; training resumes from a checkpoint in it.
         groups: The trainable parameters, each group with its learning rate; by default one group.
-        workers: The processes.
-        sharded: Whether the weights are divided among the processes (FSDP2).
-        bytes_per_token: To report bits per byte.
-        precision: Format of matrix products; by default what `config.precision` asks for.
-        validate: Returns the loss on text that is not trained on, called every `config.eval_steps`
-            steps and at the end. The network is in evaluation mode.
-        patience: End the run after this many evaluations in a row without a new lowest loss, and
-            finish with the weights of the lowest; see `BestWeights`.
+        workers: The distributed processes.
+        sharded: Whether the weights are sharded among the processes (FSDP2).
+        bytes_per_token: Mean UTF-8 bytes per token, to report bits per byte.
+        precision: Format of matrix products; by default according to `config.precision`.
+        validate: Returns the validation loss; called every `config.eval_steps` steps and at the
+            end, with the network in evaluation mode.
+        patience: End the run after this many consecutive evaluations without a new lowest loss, and
+            restore the weights of the lowest; see `BestWeights`.
 
     Raises:
         ConfigError: The processes cannot share a step's rows evenly.
@@ -167,10 +167,10 @@ class Trainer:
         self._best = None if patience is None else BestWeights(patience)
         self._validate = validate
         self.validation_losses: list[float] = []
-        """What each evaluation returned so far."""
+        """Results of the evaluations so far."""
         self._diagnosis: Diagnosis | None = None
         self.done = 0
-        """Steps done."""
+        """Number of completed steps."""
         self._mean_loss = math.inf
 
     def run(self, *, tensorboard: bool = False, diagnose: bool = False) -> None:
@@ -182,7 +182,7 @@ class Trainer:
 
         Raises:
             TrainingError: The loss is not finite or explodes.
-            CheckpointError: A checkpoint cannot be written or does not fit.
+            CheckpointError: A checkpoint cannot be written or does not match the run.
             KeyboardInterrupt: SIGINT was received; the state is saved.
             SystemExit: SIGTERM or SIGHUP was received; the state is saved.
         """
@@ -268,7 +268,7 @@ class Trainer:
         return signals > 0
 
     def _evaluate(self, validate: Callable[[], float]) -> float:
-        """Return the loss on the validation text, of the averaged weights if there are any."""
+        """Return the validation loss, with averaged weights if there are any."""
         self.network.eval()
         averaged: AbstractContextManager[None] = nullcontext()
         if isinstance(self.optimizer, AveragedSGD):
@@ -284,7 +284,7 @@ class Trainer:
         return loss
 
     def _accumulate(self, batch: StepBatch, total: int) -> float:
-        """Let the objective add up the gradients; return this process's share of the loss."""
+        """Let the objective accumulate the gradients; return this process's share of the loss."""
         scale = self.workers.gradient_scale(self.training.values()) / total
 
         def compute_loss(part: StepBatch) -> Tensor:
@@ -311,7 +311,7 @@ class Trainer:
         before: Mapping[str, Any],
         carried: Mapping[str, Tensor],
     ) -> None:
-        """Stop at a loss that would ruin the weights."""
+        """Stop the run if the loss is not finite or explodes."""
         steady = not self.objective.has_steady_loss or loss <= _EXPLOSION * self._mean_loss + 1
         if math.isfinite(loss) and math.isfinite(norm) and steady:
             return

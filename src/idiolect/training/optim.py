@@ -1,6 +1,6 @@
-"""Which parameters train, in which groups, and the optimizer that updates them.
+"""Choose the parameters to train, their groups, and the optimizer that updates them.
 
-Frozen parameters are not given to the optimizer at all, so neither decay nor momentum moves them.
+Frozen parameters are not passed to the optimizer, so neither decay nor momentum changes them.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ __all__ = [
 ]
 
 Train = Literal["attached", "prompt", "rows", "rows+lora", "body", "all"]
-"""What trains: nothing but attached modules; the virtual tokens of a prompt or prefix; the added
-rows; added rows and LoRA adapters; everything but the vocabulary's rows; everything but the
-original rows."""
+"""The trained parameters: only attached modules; the virtual tokens of a prompt or prefix; the
+added rows; added rows and LoRA adapters; everything except the vocabulary rows; everything except
+the original rows."""
 
 Part = Literal["original", "rows", "prompt", "adapters", "heads", "attached", "body"]
 """Parts of a network: original rows of the vocabulary, added rows, virtual tokens, LoRA adapters,
@@ -61,13 +61,13 @@ class ParameterGroup:
     names: tuple[str, ...]
     """The parameters."""
     learning_rate: float | None = None
-    """The highest rate; `None` for the run's."""
+    """The maximum learning rate; `None` for the run's."""
 
 
 def original_rows(network: Network) -> dict[str, nn.Parameter | QuantizedMatrix]:
-    """Return what holds the published rows of embedding and head, by name.
+    """Return the parameters with the published rows of embedding and head, by name.
 
-    In a vocabulary that has not grown, these are all its rows.
+    If the vocabulary has not been extended, these are all its rows.
     """
     parts = _parts(network)
     held: dict[str, nn.Parameter | QuantizedMatrix] = dict(network.named_parameters())
@@ -86,13 +86,13 @@ def choose_parameters(
 
     Args:
         network: The network, with its adapters and attached modules.
-        train: What trains. Attached modules always do.
+        train: The parameters to train; see `Train`. Attached modules are always trained.
         unfreeze_original_rows: Train the published rows as well.
-        heads: Whether the task heads train, including rows that were added to them. They do not
-            affect a text's vector.
+        heads: Whether the task heads are trained, including rows added to them. They do not affect
+            text vectors.
 
     Raises:
-        ConfigError: An unknown `train`, or what is to train is quantised.
+        ConfigError: `train` is unknown, or parameters to train are quantised.
         InputError: There is nothing to train.
     """
     if train not in get_args(Train):
@@ -131,7 +131,7 @@ def parameter_groups(network: Network, learning_rates: Mapping[str, float]) -> l
 
     Args:
         network: The network, after `choose_parameters`.
-        learning_rates: Highest rate of a part, by its name; the others train at the run's.
+        learning_rates: Maximum rate of a part, by its name; other parts use the run's rate.
     """
     parts = _parts(network)
     names: dict[Part, list[str]] = {}
@@ -144,11 +144,11 @@ def parameter_groups(network: Network, learning_rates: Mapping[str, float]) -> l
 
 
 def row_rate(network: Network) -> float:
-    """Return the learning rate of rows that train alone: a fiftieth of the original rows' RMS.
+    """Return the learning rate if only rows are trained: a fiftieth of the original rows' RMS.
 
-    Adam moves each number by about the rate, so the rate has to follow the size of the rows. It has
-    three digits: the sum's last bits depend on the number of threads, and a run that is resumed
-    with another number of them must find the same rate.
+    Adam changes each element by about the rate, so the rate must be proportional to the size of the
+    rows. It is rounded to three digits: the last bits of the sum depend on the number of threads,
+    and a run resumed with another number must get the same rate.
     """
     rows = network.tokens.weight
     original = rows.original if isinstance(rows, ExtendedRows) else rows
@@ -163,14 +163,14 @@ def make_optimizer(
     optimizer: OptimizerName = "adamw",
     beta2: float = 0.95,
 ) -> RowSparseAdamW | AveragedSGD:
-    """Build an optimizer of what trains, without decay on norms, biases and embeddings.
+    """Build an optimizer of trainable parameters, without decay on norms, biases and embeddings.
 
     Args:
         network: The network.
-        weight_decay: Decay of the weights of linear maps.
-        learning_rates: Highest rate of single parameters by name. Each group of the optimizer
-            keeps its own as `max_learning_rate`, `None` for the run's.
-        optimizer: Which one.
+        weight_decay: Decay of the weights of linear layers.
+        learning_rates: Maximum rates of single parameters by name. Each group of the optimizer
+            stores its rate as `max_learning_rate`; `None` for the run's rate.
+        optimizer: Name of the optimizer.
         beta2: AdamW's decay of the mean squared gradient, below 1.
     """
     decayed = {id(parameter) for parameter in _linear_weights(network)}
@@ -238,7 +238,7 @@ def _head_parameters(network: Network) -> set[int]:
 
 
 def _networks(network: Network) -> Iterator[Network]:
-    """Yield a network and those attached to it."""
+    """Yield a network and the networks attached to it."""
     return (module for module in network.modules() if isinstance(module, Network))
 
 

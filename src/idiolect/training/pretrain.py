@@ -63,40 +63,41 @@ def pretrain(
 ) -> LanguageModel:
     """Train a model's rows, adapters or body on a corpus. Run it again to resume.
 
-    The original embedding and head rows do not move, whatever trains, unless they are unfrozen.
+    The original embedding and head rows never change, unless they are unfrozen.
     Under `torchrun` every process calls this with the same arguments.
 
     Args:
         model: The model, whose network is changed in place; or a name or path to load.
         corpus: Text of the domain: a corpus, a path, or a list of texts; or a dict of these by
-            language. For `translation_masked` a list of pairs of texts, or a dict of such lists by
-            languages, as `{"en-de": pairs}`.
+            language. For `translation_masked`, a list of pairs of texts, or a dict of such lists by
+            languages, such as `{"en-de": pairs}`.
         output_dir: The run's folder; see `RunFolder`. The finished model is in `output_dir/model`.
-        steps: Steps of the whole run.
-        train: What trains: the added `rows`; `rows+lora`, added rows and adapters, which are merged
-            at the end and also saved in `output_dir/adapter`; the `body`, everything but the
-            vocabulary's rows; `all`, everything but the original rows.
+        steps: Number of steps of the whole run.
+        train: The parameters to train. `rows`: the added rows; `rows+lora`: added rows and
+            adapters, which are merged at the end and also saved in `output_dir/adapter`; `body`:
+            everything except the vocabulary rows; `all`: everything except the original rows.
         objective: `causal`, `masked`, `masked+next_sentence`, `translation_masked`,
             `span_corruption`, `denoising` or `prefix`; by default the one for this kind of network.
-            Tokens that it needs and the tokenizer lacks are added, and a notice says so.
+            Special tokens that it needs and the tokenizer lacks are added, with a notice.
         objective_settings: Settings of the objective: arguments of its class.
         replay: General text, in the same form, mixed in to reduce forgetting.
-        replay_share: Its share of the characters; of the rows, where the corpus is a dict or pairs.
-        sampling_alpha: Of several corpora, the exponent of a corpus's share of the tokens: 1 draws
-            in proportion to size, less draws small ones more often. By default 0.5.
-        sampling_temperature: 1 / alpha, instead of it.
-        sampling_cap: The most tokens that one of several corpora counts with.
-        validation: Text that is not trained on; its loss is measured every `config.eval_steps`
-            steps and at the end, and decides when `nt-asgd` averages.
+        replay_share: Share of the replayed text in the characters, or in the rows if the corpus is
+            a dict or pairs.
+        sampling_alpha: With several corpora, the exponent of a corpus's share of the tokens: 1
+            samples in proportion to size, a smaller value favours small corpora. By default 0.5.
+        sampling_temperature: 1 / alpha, as an alternative.
+        sampling_cap: With several corpora, the maximum size in tokens that a corpus counts with.
+        validation: Held-out text; its loss is measured every `config.eval_steps` steps and at the
+            end, and decides when `nt-asgd` starts averaging.
         unfreeze_original_rows: Train the published rows as well.
-        lora: Size and place of the adapters.
-        quantization: Keep the frozen matrices of the layers in few bits, with `rows` or `rows+lora`
-            (QLoRA, Dettmers et al. 2023, 2305.14314): `nf4`, `int8`, or `keep` for the blocks of a
-            GGUF file as they are. A model given by its name is quantised while it is loaded, so it
-            never is in memory in full precision. Vocabulary rows are not quantised anew, so the
-            original ones keep their published values. The finished model is in full precision.
+        lora: Size and target layers of the adapters.
+        quantization: Quantise the frozen matrices of the layers, with `rows` or `rows+lora` (QLoRA,
+            Dettmers et al. 2023, 2305.14314): `nf4`, `int8`, or `keep` for the unchanged blocks of
+            a GGUF file. A model given by name is quantised while it is loaded, so it is never in
+            memory in full precision. Vocabulary rows are not re-quantised, so the original ones
+            keep their published values. The finished model is in full precision.
         config: Sizes, rates and intervals.
-        sharded: Divide all weights among the processes (FSDP2).
+        sharded: Shard all weights among the processes (FSDP2).
         tensorboard: Write TensorBoard events to `output_dir/events`.
         diagnose: Measure the gradients, in a recurrent network also back through time, and report
             them in `output_dir/report.html`.
@@ -105,13 +106,13 @@ def pretrain(
         The model, trained, in evaluation mode.
 
     Raises:
-        ConfigError: An unknown objective, or one that cannot train this kind of network; a
-            quantization that is unknown, has no blocks to keep, or leaves nothing to train.
+        ConfigError: The objective is unknown or cannot train this kind of network; or the
+            quantization is unknown, has no blocks to keep, or leaves nothing to train.
         InputError: The corpus is smaller than one row, rows are longer than the model's positions,
-            there is nothing to train, or the disk has no room for the run.
-        CheckpointError: `output_dir` holds another run, or its checkpoint is damaged.
+            there is nothing to train, or the disk does not have enough space for the run.
+        CheckpointError: `output_dir` contains another run, or its checkpoint is damaged.
         TrainingError: The loss is not finite or explodes.
-        VerificationError: Original rows moved.
+        VerificationError: Original rows changed.
     """
     check_quantization(quantization)
     if quantization is not None and train in ("body", "all"):
@@ -184,7 +185,7 @@ def pretrain(
     if held_out is not None:
         folder = session.folder.validation_tokens
         held_out.tokenize(session, folder, tokenizer, sentences=sentences)
-        # An objective of its own, since the one that trains may carry states.
+        # A separate objective instance, since that of the training may carry states.
         validate = _validator(session, create(), held_out, tokenizer, config)
     session.train(
         training_objective,
@@ -205,7 +206,7 @@ def _complete(
     *,
     frozen: bool,
 ) -> LanguageModel:
-    """Return the model with the special tokens that its objective needs, and name the new ones."""
+    """Return the model with the special tokens that its objective needs, and report new ones."""
     names = entry.load().missing_tokens(model.tokenizer, max_length=config.max_length, **settings)
     if not names:
         return model
@@ -221,10 +222,10 @@ def _validator(
     tokenizer: Tokenizer,
     config: TrainingConfig,
 ) -> Callable[[], float]:
-    """Return what measures the loss on the validation text."""
+    """Return a function that measures the loss on the validation text."""
     unvaried = replace(config, varied_length=False)
     sources = text.sources(objective, tokenizer, unvaried)
-    # The session's network, which is another object while the weights are divided.
+    # The session's network, which is another object while the weights are sharded.
     return lambda: validation_loss(session.model.network, objective, *sources)
 
 

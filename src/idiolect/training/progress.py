@@ -1,7 +1,7 @@
-"""Progress of long work, on standard error: a bar on a terminal, and a line now and then otherwise.
+"""Report progress on standard error: a bar on a terminal, otherwise a line at intervals.
 
-All long work reports here: training, encoding, index builds, evaluation. Work inside other work
-appears as a note of the outermost, so there is one bar or one line at a time. A caller that draws
+All long-running tasks report here: training, encoding, index builds, evaluation. A nested task
+appears as a note of the outermost one, so there is one bar or line at a time. A caller that draws
 its own display, such as the pipeline, sets a callback with `report_to`; then nothing else is drawn.
 """
 
@@ -48,10 +48,10 @@ __all__ = [
 ]
 
 ProgressCallback = Callable[[int, int, str], None]
-"""Called with the completed units, all units (0 if unknown) and a line of text."""
+"""Called with the completed units, the total (0 if unknown) and a line of text."""
 
 _FIRST_LINE, _OTHER_LINES = 10.0, 30.0
-"""Seconds until the first line, and between lines, where there is no terminal."""
+"""Seconds until the first line, and between lines, if there is no terminal."""
 
 _Value = TypeVar("_Value")
 _callback: ContextVar[ProgressCallback | None] = ContextVar("callback", default=None)
@@ -60,10 +60,10 @@ _outermost: ContextVar[Activity | None] = ContextVar("outermost", default=None)
 
 
 class Activity:
-    """Work in progress.
+    """A task in progress.
 
     Args:
-        text: What is done, such as `encoding`.
+        text: Description, such as `encoding`.
         total: Number of units; 0 if unknown.
         changed: Called after each change.
     """
@@ -86,20 +86,20 @@ class Activity:
         self.update(self.done + count)
 
     def start_at(self, done: int) -> None:
-        """Report units that were completed earlier, and do not count for the time left."""
+        """Report units completed earlier, which do not count in estimating the remaining time."""
         self._first = done
         self.update(done)
 
     @property
     def counted(self) -> str:
-        """The completed units and all: `1,200/5,000`."""
+        """The completed units and the total: `1,200/5,000`."""
         if self.total:
             return f"{self.done:,}/{self.total:,}"
         return f"{self.done:,}" if self.done else ""
 
     @property
     def notes(self) -> str:
-        """The note, and what the work inside this work does."""
+        """The note, and the progress of a nested task."""
         return ": ".join(part for part in (self.note, self.detail) if part)
 
     def line(self) -> str:
@@ -117,7 +117,7 @@ class Activity:
 def report_to(
     callback: ProgressCallback, notices: Callable[[str], None] | None = None
 ) -> Iterator[None]:
-    """Call `callback` for progress, and `notices` for remarks, instead of drawing."""
+    """Call `callback` for progress, and `notices` for messages, instead of drawing."""
     with ExitStack() as stack:
         stack.callback(_callback.reset, _callback.set(callback))
         stack.callback(_notices.reset, _notices.set(notices))
@@ -127,12 +127,12 @@ def report_to(
 
 @contextmanager
 def show_progress(text: str, total: int = 0, *, shown: bool = True) -> Iterator[Activity]:
-    """Show the progress of work that can be counted.
+    """Show the progress of a task with countable units.
 
     Args:
-        text: What is done.
+        text: Description of the task.
         total: Number of units; 0 if unknown.
-        shown: Whether to draw. If not, only the enclosing work or the callback of `report_to`
+        shown: Whether to draw. If not, only the enclosing task or the callback of `report_to`
             receives the progress.
     """
     activity = Activity(text, total)
@@ -151,14 +151,14 @@ def show_progress(text: str, total: int = 0, *, shown: bool = True) -> Iterator[
             elif shown:
                 stack.enter_context(_drawn(activity))
             else:
-                # Nobody sees it, so that work inside it is free to draw.
+                # This task is not displayed, so nested tasks may draw.
                 _outermost.set(None)
         yield activity
 
 
 @contextmanager
 def status(text: str) -> Iterator[None]:
-    """Show that work is in progress which cannot be counted."""
+    """Show that a task without countable units is in progress."""
     with show_progress(text):
         yield
 
@@ -174,7 +174,7 @@ def track(
 
 
 def notice(text: str) -> None:
-    """Print a remark in a line of its own, beside any progress."""
+    """Print a message on a separate line, without disturbing the progress display."""
     if show := _notices.get():
         show(text)
     else:
@@ -195,7 +195,7 @@ def draws_bars() -> bool:
 
 @contextmanager
 def lines_of(describe: Callable[[], str]) -> Iterator[None]:
-    """Print a line on standard error now and then, also while the work itself is silent."""
+    """Print a line on standard error at intervals, even if the task does not report progress."""
     ended = threading.Event()
 
     def print_lines() -> None:
@@ -226,13 +226,13 @@ def duration(seconds: float) -> str:
 
 
 def _forget(token: Token[Activity | None]) -> None:
-    # A generator may begin in one thread and end in another, whose context knows nothing of it.
+    # A generator may start in one thread and end in another with a different context.
     with contextlib.suppress(ValueError):
         _outermost.reset(token)
 
 
 def _inside(activity: Activity, outer: Activity) -> Callable[[], None]:
-    """Show work as a note of the work around it; return a function that ends this."""
+    """Show a task as a note of the enclosing one; return a function that ends this."""
 
     def show(text: str) -> None:
         outer.detail = text
@@ -273,7 +273,7 @@ def _drawn(activity: Activity) -> Iterator[None]:
 
 def print_line(text: str) -> None:
     """Print a line on standard error."""
-    # Nobody may be reading any more; the work itself goes on.
+    # The pipe may be closed; the task itself continues.
     with contextlib.suppress(OSError, ValueError, AttributeError):
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
@@ -283,9 +283,9 @@ class Reporter:
     """Reports each step of training, and writes `metrics.jsonl`; a context manager.
 
     Args:
-        folder: Where to write `metrics.jsonl` and events. With `None` nothing is written or drawn;
+        folder: Folder for `metrics.jsonl` and events. With `None` nothing is written or drawn;
             only the callback of `report_to` is called.
-        steps: Steps of the whole run.
+        steps: Number of steps of the whole run.
         done: Completed steps. Metrics of later steps, left by a killed run, are deleted.
         tensorboard: Whether to write events.
 
@@ -349,7 +349,7 @@ class Reporter:
 
 
 def _truncate_metrics(path: Path, steps: int) -> None:
-    """Delete the lines of steps that will be repeated, and a line that is incomplete."""
+    """Delete the lines of steps that will be repeated, and an incomplete last line."""
     if not path.exists():
         return
     kept = []

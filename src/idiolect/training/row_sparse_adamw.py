@@ -1,4 +1,4 @@
-"""AdamW for dense gradients and for sparse ones, of which it updates the rows that occur."""
+"""AdamW for dense and sparse gradients; for sparse ones it updates only the rows that occur."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ __all__ = ["RowSparseAdamW", "clip_gradients"]
 
 
 class RowSparseAdamW(torch.optim.AdamW):
-    """AdamW (Loshchilov & Hutter 2019, 1711.05101) that also takes sparse gradients.
+    """AdamW (Loshchilov & Hutter 2019, 1711.05101) that also supports sparse gradients.
 
-    A row without a gradient keeps its value and its moments, as in `torch.optim.SparseAdam`, so a
-    step costs as much as the rows that occur in it. Sparse parameters have no weight decay.
+    A row without a gradient keeps its value and its moments, as in `torch.optim.SparseAdam`, so the
+    cost of a step is proportional to the rows that occur in it. Sparse parameters have no weight
+    decay.
     """
 
     @torch.no_grad()
@@ -48,11 +49,11 @@ class RowSparseAdamW(torch.optim.AdamW):
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], maximum: float) -> Tensor:
-    """Scale gradients down to a norm of at most `maximum`; return the norm they had.
+    """Scale gradients down to a norm of at most `maximum`; return the norm before.
 
     Args:
-        parameters: Parameters with dense or sparse gradients, or without.
-        maximum: The largest norm over all gradients together.
+        parameters: Parameters with dense, sparse or no gradients.
+        maximum: Maximum norm of all gradients together.
     """
     own = [parameter for parameter in parameters if parameter.grad is not None]
     if not any(parameter.grad.is_sparse for parameter in own if parameter.grad is not None):

@@ -1,10 +1,10 @@
-"""`TrainingSession`: the one way to train, whichever verb it is.
+"""`TrainingSession`: the common procedure of all training commands.
 
-    begin     record what the run is and its precision; refuse a folder that holds another run
-    freeze    attach modules and adapters; choose what trains
-    widen     convert it to float32: bfloat16, with 8 bits of precision, would lose small updates
+    begin     record the run's settings and precision; refuse a folder that contains another run
+    freeze    attach modules and adapters; choose the parameters to train
+    widen     convert them to float32: bfloat16, with 8 bits of precision, would lose small updates
     train     the loop, from the last checkpoint if there is one
-    narrow    convert it back to the model's own format
+    narrow    convert them back to the model's own dtype
     verify    check that the vocabulary's original rows are unchanged
     publish   write the adapters, and the model with the adapters merged, into the run's folder
 
@@ -44,11 +44,11 @@ from idiolect.training.training_config import TrainingConfig
 __all__ = ["TrainedModel", "TrainingSession"]
 
 _CHOICE = "chosen_precision"
-"""Where `run.json` has the precision in which the run computes."""
+"""Key of the run's precision in `run.json`."""
 
 
 class TrainedModel(Protocol):
-    """What a session trains: a `LanguageModel`, or a network over other ids than tokens."""
+    """A trainable model: a `LanguageModel`, or a network over ids other than tokens."""
 
     network: Network
 
@@ -65,22 +65,23 @@ class TrainingSession:
         model: The model; its network is changed in place.
         out: The run's folder; see `RunFolder`.
         config: Sizes, rates and intervals.
-        steps: Steps of the whole run.
-        train: What trains; see `Train`.
-        lora: Size and place of the adapters, with `train="rows+lora"`.
-        prompt: Kind, number and start of the virtual tokens, with `train="prompt"`, unless the
-            network has some.
+        steps: Number of steps of the whole run.
+        train: The parameters to train; see `Train`.
+        lora: Size and target layers of the adapters, with `train="rows+lora"`.
+        prompt: Kind, number and initialization of the virtual tokens, with `train="prompt"`, unless
+            the network already has virtual tokens.
         unfreeze_original_rows: Train the published rows as well.
-        modules: Modules trained with the network that are no part of the model, by name.
-        heads: Whether the network's task heads train.
-        sharded: Divide all weights among the processes (FSDP2).
+        modules: Modules trained with the network that are not part of the model, by name.
+        heads: Whether the network's task heads are trained.
+        sharded: Shard all weights among the processes (FSDP2).
         tensorboard: Write TensorBoard events to `out/events`.
-        average_checkpoints: How many of the last checkpoints the finished weights are the mean of;
-            1 for the last weights alone.
+        average_checkpoints: Number of last checkpoints whose weights are averaged at the end; 1 for
+            the last weights alone.
 
     Raises:
-        ConfigError: Fewer than one step, invalid settings, or quantised weights to divide.
-        InputError: The folder cannot be made, or `steps` is no whole number.
+        ConfigError: `steps` is below 1, settings are invalid, or quantised weights would be
+            sharded.
+        InputError: The folder cannot be created, or `steps` is not an integer.
     """
 
     def __init__(
@@ -123,17 +124,17 @@ class TrainingSession:
         self.precision: ChosenPrecision = "fp32"
         """Format of matrix products, chosen by `begin`."""
         self.validation_losses: list[float] = []
-        """What each evaluation of `train` returned."""
+        """Results of the evaluations in `train`."""
 
     def begin(self, record: Mapping[str, Any]) -> None:
-        """Record what the run is, or check that the folder holds the same run.
+        """Record the run's settings, or check that the folder contains the same run.
 
         Args:
-            record: What determines the result beside the session's own arguments: fingerprints of
-                model and data, and the objective's settings.
+            record: Everything that determines the result besides the session's own arguments:
+                fingerprints of model and data, and the objective's settings.
 
         Raises:
-            CheckpointError: The folder holds another run.
+            CheckpointError: The folder contains another run.
         """
         own = {
             "steps": self.steps,
@@ -146,12 +147,12 @@ class TrainingSession:
             own["prompt"] = asdict(self.prompt)
 
         def begin() -> None:
-            # A run keeps its precision, even where another measurement would choose another one.
+            # A run keeps its precision, even if a new measurement would choose another one.
             kept = self.folder.record.get(_CHOICE) if self.config.precision == "auto" else None
             chosen = kept or choose_precision(
                 self.model.network, self.config.precision, also=_head_shapes(self.model.network)
             )
-            # A run begun before a setting existed has its default, which changes nothing.
+            # For a run started before a setting existed, use its default, which changes nothing.
             usual = {"config": asdict(TrainingConfig())}
             self.folder.begin(own | {_CHOICE: chosen} | dict(record), defaults=usual)
 
@@ -159,7 +160,7 @@ class TrainingSession:
         self.precision = self.folder.record[_CHOICE]
 
     def on_first(self, work: Callable[[], object]) -> None:
-        """Do some work in the first process only; the others wait until it is done."""
+        """Call a function in the first process only; the others wait until it returns."""
         if self.workers.is_first:
             work()
         self.workers.wait()
@@ -177,18 +178,18 @@ class TrainingSession:
         """Freeze, widen, train, narrow and verify.
 
         Args:
-            objective: What is minimised.
-            source: Where the batches come from.
-            bytes_per_token: To report bits per byte.
-            validate: Returns the loss on text that is not trained on; see `Trainer`.
+            objective: The objective to minimise.
+            source: The source of the batches.
+            bytes_per_token: Mean UTF-8 bytes per token, to report bits per byte.
+            validate: Returns the validation loss; see `Trainer`.
             patience: Evaluations without a lower loss after which the run ends; see `Trainer`.
             diagnose: Measure the gradients and report them in the run's folder; see `Diagnosis`.
 
         Raises:
-            InputError: There is nothing to train, or the disk has no room for the run.
+            InputError: There is nothing to train, or the disk has too little space for the run.
             CheckpointError: A checkpoint is damaged or cannot be written.
             TrainingError: The loss is not finite or explodes.
-            VerificationError: Original rows moved.
+            VerificationError: Original rows changed.
         """
         network = self.model.network
         if self.lora is not None:
@@ -238,10 +239,10 @@ class TrainingSession:
     def publish(self, save: Callable[[Path], None]) -> None:
         """Merge adapters and write the finished model to `out/model`.
 
-        Adapters, or a prompt, are written alone to `out/adapter`, in the layout of `peft`. A prompt
-        cannot be merged: the network keeps it. Adapters merged into a quantised base are added to
-        the values of its blocks, and the result is in full precision; `merge_adapter` merges them
-        into the weights before quantisation instead.
+        Adapters, or a prompt, are also written separately to `out/adapter`, in the layout of
+        `peft`. A prompt cannot be merged: the network keeps it. Adapters over a quantised base are
+        added to the de-quantised weights, and the result is in full precision; `merge_adapter`
+        merges them into the weights before quantisation instead.
 
         Args:
             save: Writes the model into the directory it is called with.
@@ -263,19 +264,19 @@ class TrainingSession:
 
 
 def _bytes_written(network: Network, trained: Mapping[str, Tensor], *, best: bool) -> int:
-    """Estimate what a run writes: three checkpoints of weights and two moments, and the model.
+    """Estimate the bytes that a run writes: three checkpoints (weights, two moments) and the model.
 
-    Checkpoints also keep the best weights, if there are such.
+    With early stopping, checkpoints also contain the best weights.
     """
     moments = sum(p.numel() * (16 if best else 12) for p in trained.values())
     whole = sum(t.numel() * t.element_size() for t in network.state_dict().values())
-    # The model is written in full precision.
+    # The model is saved in full precision.
     whole += sum(4 * matrix.numel() for matrix in quantized_matrices(network).values())
     return int(3 * moments + whole)
 
 
 def _widen(trained: Mapping[str, nn.Parameter]) -> dict[str, torch.dtype]:
-    """Convert parameters to float32; return the format each had."""
+    """Convert parameters to float32; return the previous dtype of each."""
     formats = {name: parameter.dtype for name, parameter in trained.items()}
     for parameter in trained.values():
         parameter.data = parameter.data.float()
@@ -283,7 +284,7 @@ def _widen(trained: Mapping[str, nn.Parameter]) -> dict[str, torch.dtype]:
 
 
 def _narrow(network: Network, formats: Mapping[str, torch.dtype]) -> None:
-    """Convert trained parameters back to the format they had."""
+    """Convert trained parameters back to their previous dtype."""
     for name, parameter in network.named_parameters():
         if name in formats:
             parameter.data = parameter.data.to(formats[name])

@@ -1,8 +1,8 @@
-"""How well a model predicts text, in metrics that are comparable across vocabularies.
+"""Evaluate how well a model predicts text, with metrics comparable across vocabularies.
 
 - Bits per byte is −Σ log₂ p / UTF-8 bytes. Perplexity per token is not comparable: a larger
   vocabulary splits the same text into fewer tokens, each of which is harder to predict.
-- All models read the same windows of the same documents. Windows are cut by characters, not by
+- All models read the same windows of the same documents. Windows are measured in characters, not
   tokens, and each is predicted from the start token alone.
 - Forgetting is measured on windows without new terms, which both models read as the same ids. It is
   the divergence KL(base ‖ new) over the base's vocabulary, renormalised.
@@ -45,7 +45,7 @@ __all__ = [
 _TOKENS = 4096
 """Tokens per batch."""
 _MAX_LOGITS = 1 << 24
-"""Logits held at once: 64 MiB in float32."""
+"""Maximum number of logits in memory: 64 MiB in float32."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ class Score:
     bytes: int
     """UTF-8 bytes of the text."""
     unknown: int = 0
-    """Unknown tokens: text that the tokenizer cannot encode. Its bytes are counted although it is
-    not predicted, so many unknown tokens make the score too good."""
+    """Number of unknown tokens, for text that the tokenizer cannot encode. Its bytes are counted
+    although it is not predicted, so many unknown tokens make the score look too good."""
 
     @property
     def bits_per_byte(self) -> float:
@@ -121,7 +121,7 @@ class _Batch:
 
 
 def windows(documents: Iterable[str], *, size: int = 1000) -> list[str]:
-    """Cut documents into windows of at most `size` characters, at spaces if possible.
+    """Split documents into windows of at most `size` characters, at spaces if possible.
 
     >>> windows(["one two three"], size=8)
     ['one two', ' three']
@@ -169,8 +169,8 @@ def score(
 def forgetting(base: LanguageModel, model: LanguageModel, texts: Sequence[str]) -> Forgetting:
     """Compare a model with its base, on the texts that both read as the same ids.
 
-    Always in float32: bfloat16 alone shows a divergence of half a thousandth of a bit, and ranks
-    another token first at one position in a hundred.
+    Always computed in float32: bfloat16 rounding alone causes a divergence of half a thousandth of
+    a bit, and ranks another token first at one position in a hundred.
 
     Raises:
         InputError: Every text contains a new term.
@@ -183,7 +183,7 @@ def forgetting(base: LanguageModel, model: LanguageModel, texts: Sequence[str]) 
         )
     size = len(base.tokenizer)
     divergence, same, tokens = 0.0, 0, 0
-    # Both are scored in equal chunks, although their vocabularies differ in size.
+    # Both are scored in chunks of equal size, although their vocabularies differ in size.
     rows = max(one.network.config.vocab_size for one in (base, model))
     for batch in _batches(base, shared):
         sides = (_scores(one, batch, "fp32", rows) for one in (base, model))
@@ -231,17 +231,17 @@ def compare(
     """Evaluate a model and its base on the same windows.
 
     Args:
-        base: The model before.
-        model: The model after.
-        domain: Documents of the domain that were kept out of training.
+        base: The model before adaptation.
+        model: The model after adaptation.
+        domain: Held-out documents of the domain.
         general: Documents of other domains, to measure forgetting.
         size: Characters per window; halved until every window fits both models.
         precision: As for `score`.
 
     Returns:
-        Numbers that can be written as JSON: `domain` and `general` hold the `Score` before and
-        after, `terms` the `TermUse`, `forgetting` the `Forgetting`, `window` the size used,
-        `precision` the one used.
+        Values that can be written as JSON: `domain` and `general` contain the `Score` before and
+        after, `terms` the `TermUse`, `forgetting` the `Forgetting`, and `window` and `precision`
+        the settings used.
     """
     sources: Mapping[str, Iterable[str]] = {"domain": list(domain), "general": list(general or ())}
     size = _largest_window(size, (base, model), sources.values())
@@ -330,13 +330,13 @@ def _batches(model: LanguageModel, texts: Sequence[str]) -> Iterator[_Batch]:
 def _scores(
     model: LanguageModel, batch: _Batch, precision: MatrixPrecision, rows: int | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Run the model on a batch and compute the logits of one chunk of tokens after another.
+    """Run the model on a batch, and compute the logits of one chunk of tokens at a time.
 
     Args:
         model: The model.
         batch: The texts.
         precision: Format of the layers' matrix products.
-        rows: The vocabulary size from which the chunk's size follows; by default the model's own.
+        rows: The vocabulary size that determines the chunk size; by default the model's own.
 
     Yields:
         Logits (chunk, vocabulary) and targets (chunk,).

@@ -1,4 +1,4 @@
-"""How a run trains: sizes, rates and intervals, validated on construction."""
+"""The settings of a training run: sizes, rates and intervals, validated on construction."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from idiolect.nn.matrix_precision import TrainingPrecision, check_precision
 __all__ = ["OptimizerName", "Schedule", "TrainingConfig"]
 
 Schedule = Literal["cosine", "wsd", "inverse_sqrt", "constant", "exponential", "slanted_triangular"]
-"""How the learning rate falls."""
+"""The learning-rate schedules."""
 
 OptimizerName = Literal["adamw", "sgd", "nt-asgd"]
-"""How weights follow gradients."""
+"""The optimizers."""
 
 _USUAL_RATES: dict[str, float] = {"adamw": 3e-4, "sgd": 20.0, "nt-asgd": 30.0}
 """The default rate of each optimizer. Recurrent networks train with SGD at such large rates,
@@ -30,7 +30,7 @@ _TYPES: dict[str, Any] = {
     "Mapping[str, float]": Mapping,
     "bool": bool,
 }
-"""What a table of a file may hold for a field's type; numbers for the others."""
+"""The types that a table in a file may have for a field's type; numbers for all others."""
 _PARTS = ("rows", "prompt", "adapters", "heads", "attached", "body", "original")
 
 
@@ -43,61 +43,61 @@ class TrainingConfig:
     """
 
     max_length: int = 512
-    """Tokens per row, and so the longest text the network reads."""
+    """Tokens per row, which is the maximum length of a text."""
     batch_size: int = 16
     """Rows per step, over all processes together."""
     micro_batch_size: int | None = None
-    """Rows a process reads at once; gradients are accumulated over the parts of a step (`None`:
-    all at once)."""
+    """Rows that a process computes at once; gradients are accumulated over the micro-batches of a
+    step (`None`: all rows at once)."""
     optimizer: OptimizerName = "adamw"
     """`adamw` (Loshchilov & Hutter 2019, 1711.05101); `sgd`; or `nt-asgd`, SGD that averages its
     weights once the validation loss no longer improves (see `AveragedSGD`)."""
     learning_rate: float | None = None
-    """The highest rate. By default 3e-4 (20 for `sgd`, 30 for `nt-asgd`); where only new rows
-    train with `adamw`, a fiftieth of the root mean square of the original rows (see `row_rate`)."""
+    """The maximum rate. By default 3e-4 (20 for `sgd`, 30 for `nt-asgd`); if only new rows are
+    trained with `adamw`, a fiftieth of the RMS of the original rows (see `row_rate`)."""
     learning_rates: Mapping[str, float] = field(default_factory=dict)
-    """Another highest rate for a part of the network: `rows`, `prompt`, `adapters`, `heads`,
+    """Maximum rates for single parts of the network: `rows`, `prompt`, `adapters`, `heads`,
     `attached` or `body`; for example `{"rows": 3e-3}`."""
     warmup_ratio: float = 0.05
     """Share of the steps in which the rate rises linearly from zero."""
     schedule: Schedule = "cosine"
-    """The rate after warm-up: `cosine` falls along half a cosine wave (Loshchilov & Hutter 2017,
-    1608.03983); `wsd` stays constant and falls linearly in the last fifth of the steps (warm-up,
-    stable, decay: Hu et al. 2024, 2404.06395); `inverse_sqrt` falls with the root of the step
-    (Vaswani et al. 2017, 1706.03762), whatever the number of steps; `constant` does not fall;
-    `exponential` stays constant for 30 % of the steps, then falls by the same factor at each step,
-    as the halving at each epoch of Zaremba et al. (2014, 1409.2329) does in stairs;
+    """The rate after warm-up: `cosine` decays along half a cosine wave (Loshchilov & Hutter
+    2017, 1608.03983); `wsd` stays constant and decays linearly in the last fifth of the steps
+    (warm-up, stable, decay: Hu et al. 2024, 2404.06395); `inverse_sqrt` decays with the square root
+    of the step (Vaswani et al. 2017, 1706.03762), independent of the total; `constant` does not
+    decay; `exponential` stays constant for 30 % of the steps, then decays by the same factor at
+    each step, a smooth form of halving at each epoch (Zaremba et al. 2014, 1409.2329);
     `slanted_triangular` rises and falls linearly, from and to the final rate (ULMFiT, Howard &
     Ruder 2018, 1801.06146, with `warmup_ratio` 0.1 and `min_lr_ratio` 1/32)."""
     min_lr_ratio: float = 0.1
-    """The final rate, as a share of the highest (not `inverse_sqrt`)."""
+    """The final rate, as a share of the maximum (not for `inverse_sqrt`)."""
     layer_decay: float = 1.0
-    """What a layer's rate is multiplied by for the layer below it (discriminative fine-tuning);
-    1/2.6 in ULMFiT. The highest rates above are those of heads; see `layer_schedule`."""
+    """Factor on the rate from each layer to the one below it (discriminative fine-tuning); 1/2.6 in
+    ULMFiT. The maximum rates above apply to the heads; see `layer_schedule`."""
     unfreeze_steps: int = 0
-    """Steps after which one more layer trains, from the top down (gradual unfreezing, ULMFiT); 0:
-    all train from the start."""
+    """Number of steps after which one more layer is unfrozen, from the top down (gradual
+    unfreezing, ULMFiT); 0: all layers train from the start."""
     weight_decay: float | None = None
-    """Decay of the weights of linear and recurrent maps only (Loshchilov & Hutter 2019,
-    1711.05101). By default 0.1 for `adamw`, and none for SGD, where 0.1 times a rate of 20 would
-    turn the weights over at each step."""
+    """Weight decay of linear and recurrent matrices only (Loshchilov & Hutter 2019, 1711.05101). By
+    default 0.1 for `adamw`, and 0 for SGD, where 0.1 times a rate of 20 would reverse the sign of
+    the weights at each step."""
     adam_beta2: float = 0.95
     """AdamW's decay of the mean squared gradient (0.98 in "Attention Is All You Need")."""
     max_grad_norm: float = 1.0
     """Gradients whose norm is larger are scaled down to this norm."""
     gradient_checkpointing: bool = False
-    """Compute the activations of each layer again in the backward pass, instead of keeping them:
-    less memory, about a third more computation, the same result."""
+    """Recompute the activations of each layer in the backward pass instead of storing them: less
+    memory, about a third more computation, the same result."""
     precision: TrainingPrecision = "auto"
-    """Format of matrix products: `fp32`, `bf16` (autocast; weights and sums stay in float32), or
-    `auto`, the faster one by a short measurement at the start. `run.json` records the choice, and a
+    """Precision of matrix products: `fp32`, `bf16` (autocast; weights and sums stay in float32), or
+    `auto`, the faster one in a short measurement at the start. `run.json` records the choice, and a
     resumed run keeps it."""
     save_steps: int = 200
     """Steps between checkpoints."""
     eval_steps: int = 200
     """Steps between evaluations on the validation text, if there is one."""
     varied_length: bool = False
-    """In a stream (see `SegmentStream`): draw the length of each segment around `max_length`."""
+    """In a stream (see `SegmentStream`): sample the length of each segment around `max_length`."""
     seed: int = 0
     """Random seed of the order of documents, masks, dropout and adapters."""
 
@@ -151,7 +151,7 @@ class TrainingConfig:
             raise ConfigError("rows of one token predict nothing", hint="max_length is at least 2")
 
     def _check_types(self) -> None:
-        """Check that numbers are numbers, and whole where they count something."""
+        """Check that numeric fields are numbers, and counts are integers."""
         if not isinstance(self.learning_rates, Mapping):
             raise ConfigError(
                 f"learning_rates is {self.learning_rates!r}", hint='such as {"rows": 3e-3}'
@@ -170,10 +170,10 @@ class TrainingConfig:
 
     @classmethod
     def of(cls, config: Any) -> Self:
-        """Return settings: as they are, or of a table of them.
+        """Return the settings themselves, or settings made from a mapping.
 
         Raises:
-            ConfigError: They are neither, or a value is not valid.
+            ConfigError: The argument is neither, or a value is invalid.
         """
         if isinstance(config, cls):
             return config
@@ -198,10 +198,10 @@ class TrainingConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read the settings from a table of a file.
+        """Read the settings from a mapping, such as a TOML table.
 
         Raises:
-            ConfigError: Unknown names, or values of another type or out of their range.
+            ConfigError: Names are unknown, or values have the wrong type or are out of range.
         """
         known = {field.name: field.type for field in fields(cls)}
         unknown = sorted(set(values) - set(known))
@@ -222,8 +222,8 @@ class TrainingConfig:
 
         Args:
             step: The step.
-            steps: Steps of the whole run.
-            maximum: The highest rate, by default the run's.
+            steps: Number of steps of the whole run.
+            maximum: The maximum rate, by default the run's.
         """
         maximum = self.max_learning_rate if maximum is None else maximum
         warm = max(1, round(self.warmup_ratio * steps))

@@ -1,9 +1,9 @@
 """`TrainingText`: the text of a run, in one or several languages, as token files and as a source.
 
-Several corpora are sampled row by row. A corpus with a share p of all tokens is drawn with a
-probability proportional to p^α: with α = 1 in proportion to its size, with α = 0 as often as the
-others (Conneau & Lample 2019, 1901.07291). α is the inverse of a temperature, and a cap bounds the
-size that a large corpus counts with (Raffel et al. 2019, 1910.10683).
+Several corpora are sampled row by row. A corpus with a share p of all tokens is sampled with a
+probability proportional to p^α: with α = 1 in proportion to its size, with α = 0 uniformly (Conneau
+& Lample 2019, 1901.07291). α is the inverse of a temperature, and a cap limits the size that a
+large corpus counts with (Raffel et al. 2019, 1910.10683).
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ __all__ = ["CorpusSampling", "TrainingText", "sampling_shares"]
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusSampling:
-    """How often each of several corpora is drawn.
+    """Settings for sampling from several corpora.
 
     Raises:
-        ConfigError: A number out of its range, or two names for one thing.
+        ConfigError: A number is out of range, or both alpha and temperature are set.
     """
 
     alpha: float | None = None
     """The exponent of a corpus's share of the tokens (0.5; mT5 0.3, mBART 0.7)."""
     temperature: float | None = None
-    """1 / alpha, instead of it."""
+    """1 / alpha, as an alternative."""
     cap: int | None = None
-    """The most tokens that a corpus counts with."""
+    """Maximum size in tokens that a corpus counts with."""
 
     def __post_init__(self) -> None:
         if self.alpha is not None and self.temperature is not None:
@@ -76,7 +76,7 @@ def sampling_shares(sizes: Sequence[int], sampling: CorpusSampling) -> list[floa
     [0.75, 0.25]
     """
     capped = [min(size, sampling.cap or size) for size in sizes]
-    # In logarithms, and relative to the largest, so that no power overflows.
+    # Computed with logarithms relative to the largest, so that no power overflows.
     highest = max(capped)
     raised = [
         math.exp(sampling.exponent * math.log(size / highest)) if size else 0.0 for size in capped
@@ -97,16 +97,17 @@ class TrainingText:
     """The text of a run.
 
     Args:
-        corpus: A corpus; a path or a list of texts for one; or a dict of these by language. For
-            objectives that read pairs, see `ParallelCorpus.of`.
-        replay: General text in the same form, or none.
-        replay_share: Its share: of the characters of one corpus, of the rows otherwise.
-        sampling: How often each of several corpora is drawn.
+        corpus: A corpus, a path, a list of texts, or a dict of these by language. For objectives
+            that read pairs, see `ParallelCorpus.of`.
+        replay: General text in the same form, or None.
+        replay_share: Share of the replayed text: in the characters with a single corpus, otherwise
+            in the rows.
+        sampling: How to sample from several corpora.
         pairs: Whether the objective reads pairs of texts.
-        name: What messages call the argument `corpus`.
+        name: Name of the argument `corpus` in messages.
 
     Raises:
-        InputError: There is no text, or text of another form.
+        InputError: There is no text, or it has another form.
     """
 
     def __init__(
@@ -140,7 +141,7 @@ class TrainingText:
 
     @property
     def languages(self) -> list[str]:
-        """The languages that are named, each once."""
+        """The distinct names of languages."""
         named: dict[str, None] = {}
         for part in self.parts:
             if isinstance(part.text, ParallelCorpus):
@@ -150,7 +151,7 @@ class TrainingText:
         return list(named)
 
     def record(self) -> Any:
-        """Return what identifies the text, for the record of a run."""
+        """Return an identification of the text, for the record of a run."""
         if len(self.parts) == 1 and self.parts[0].language is None:
             return repr(self.parts[0].text)
         return {
@@ -163,16 +164,16 @@ class TrainingText:
     def tokenize(
         self, session: TrainingSession, folder: Path, tokenizer: Tokenizer, *, sentences: bool
     ) -> None:
-        """Tokenize the text in the first process, unless that was done before.
+        """Tokenize the text in the first process, unless this was done before.
 
         Args:
             session: The run.
-            folder: Where the tokens go; several corpora have a number after its name.
+            folder: Folder for the tokens; with several corpora, a number is appended to its name.
             tokenizer: The tokenizer.
             sentences: Mark the ends of sentences.
 
         Raises:
-            InputError: Sentences are needed, and no document has two of them.
+            InputError: Sentences are needed, but no document has at least two.
         """
         self._tokens = []
         for number, part in enumerate(self.parts):
@@ -217,7 +218,7 @@ class TrainingText:
         )
 
     def sources(self, objective: Any, tokenizer: Tokenizer, config: TrainingConfig) -> list[Any]:
-        """Return a source of each corpus, after `tokenize`."""
+        """Return one source per corpus, after `tokenize`."""
         return [
             objective.make_source(
                 tokens,
@@ -230,7 +231,7 @@ class TrainingText:
         ]
 
     def _shares(self) -> list[float]:
-        """Return the probability of each corpus; those of replayed text sum to its share."""
+        """Return the probability of each corpus; those of replayed text sum to `replay_share`."""
         shares = []
         for replayed in (False, True):
             sizes = [
@@ -266,7 +267,7 @@ def _parts(source: Any, name: str, pairs: bool, *, replay: bool = False) -> list
 
 
 def _is_intact(folder: Path, tokenizer: Tokenizer, sentences: bool) -> bool:
-    """Return whether a corpus was tokenized; damaged files are named and deleted."""
+    """Return whether a corpus was tokenized; damaged files are reported and deleted."""
     if not folder.exists():
         return False
     try:

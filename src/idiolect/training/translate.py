@@ -59,7 +59,7 @@ def new_translator(
         seed: Random seed of the weights.
 
     Raises:
-        InputError: The tokenizer lacks one of them.
+        InputError: The tokenizer lacks one of these tokens.
         ConfigError: The settings are not supported.
     """
     ids = {
@@ -77,7 +77,7 @@ def new_translator(
 
 
 def encode_texts(model: LanguageModel, texts: Sequence[str]) -> list[list[int]]:
-    """Return the ids of texts with the special tokens of the model, the last of which ends them."""
+    """Return the ids of texts with the model's special tokens, including an end token."""
     rows = model.tokenizer.encode_batch(texts)
     end = end_id(model)
     if end is not None and not _ends_rows(model.tokenizer, end):
@@ -86,20 +86,20 @@ def encode_texts(model: LanguageModel, texts: Sequence[str]) -> list[list[int]]:
 
 
 def end_id(model: LanguageModel) -> int | None:
-    """Return the id that ends a text: that of the configuration, or of the tokenizer."""
+    """Return the end-of-text id of the configuration or, failing that, of the tokenizer."""
     end: int | None = getattr(model.network.config, "eos_token_id", None)
     return model.tokenizer.eos_token_id if end is None else end
 
 
 def position_limit(network: Network) -> int:
-    """Return the longest text that a network has positions for; 0 for no limit."""
+    """Return the maximum number of positions of a network; 0 if unlimited."""
     config = network.config
     limit: int = getattr(config, "max_position_embeddings", 0)
     return limit if getattr(config, "has_position_table", True) else 0
 
 
 def _ends_rows(tokenizer: Tokenizer, end: int) -> bool:
-    """Return whether the tokenizer's own template contains the end (T5, BART, mBART)."""
+    """Return whether the tokenizer's own template contains the end token (T5, BART, mBART)."""
     return end in tokenizer.encode("")
 
 
@@ -125,22 +125,22 @@ def train_translator(
         pairs: Texts and their translations.
         output_dir: The run's folder; see `RunFolder`. The finished model is in `output_dir/model`.
         steps: Steps of the whole run.
-        batch_tokens: The size of a step's batch: rows times the longest text of either side.
+        batch_tokens: Maximum size of a step's batch: rows times the longest text of either side.
         label_smoothing: The share of each target's probability that is spread over the vocabulary.
-        train: What trains; see `pretrain`.
-        unfreeze_original_rows: Train the vocabulary's rows as well; a new model needs it.
-        average_checkpoints: The finished weights are the mean of so many last checkpoints.
-        config: Rates and intervals. `max_length` is that of either side: longer pairs are left
-            out, and a notice counts them. `batch_size` has no effect.
+        train: The parameters to train; see `pretrain`.
+        unfreeze_original_rows: Train the vocabulary rows as well; necessary for a new model.
+        average_checkpoints: Number of last checkpoints whose weights are averaged at the end.
+        config: Rates and intervals. `max_length` applies to each side: longer pairs are left out,
+            and a notice gives their number. `batch_size` has no effect.
         tensorboard: Write TensorBoard events to `output_dir/events`.
 
     Returns:
         The model, trained, in evaluation mode.
 
     Raises:
-        ConfigError: The model is no encoder-decoder, or a setting is out of its range.
+        ConfigError: The model is not an encoder-decoder, or a setting is out of range.
         InputError: There are no pairs, or no pair is short enough.
-        CheckpointError: `output_dir` holds another run, or its checkpoint is damaged.
+        CheckpointError: `output_dir` contains another run, or its checkpoint is damaged.
         TrainingError: The loss is not finite or explodes.
     """
     model = load_if_named(model, LanguageModel, "model")

@@ -1,4 +1,4 @@
-"""The loss on text that is kept out of training."""
+"""Compute the loss on held-out text."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["validation_loss"]
 
 @torch.no_grad()
 def validation_loss(network: Network, objective: Objective, *sources: BatchSource) -> float:
-    """Return the mean loss of a target over one epoch of each source, which returns to its start.
+    """Return the mean loss per target over one epoch of each source, then reset the sources.
 
-    The last step of a source of packed documents may reach into the next epoch.
+    The last step of a source of packed documents may extend into the next epoch.
 
     Args:
         network: The network, in evaluation mode.
-        objective: The loss; not the one that trains, which may carry states.
+        objective: The loss; a separate instance from that of training, which may carry states.
         sources: The validation text, at its start.
     """
     total, count = 0.0, 0

@@ -71,7 +71,7 @@ class Terms(Sequence[Term]):
         self._terms = tuple(terms)
         self.rejected = tuple(rejected)
         self.method = method
-        """The method of extension that they were chosen for, if any."""
+        """The extension method that the terms were chosen for, if any."""
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> Terms:

@@ -1,1 +1,1 @@
-"""The published families, one file a group of relatives: data, and nothing else."""
+"""The published model families as data, one file per group of related families."""

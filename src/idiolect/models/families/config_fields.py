@@ -27,10 +27,11 @@ def rotary(
         fields: The fields of `config.json`.
         rope: The rotary fields; by default `rope_parameters` or `rope_scaling`.
         theta: The default base.
-        part: The default share of a head's dimensions; `None` in a family that turns all of them.
+        part: The default share of a head's dimensions that is rotated; `None` in a family that
+            rotates all of them.
 
     Raises:
-        ConfigError: A kind of scaling that is not supported, or without a field that it needs.
+        ConfigError: The type of scaling is not supported, or a field that it needs is missing.
     """
     if rope is None:
         rope = Fields(fields.get("rope_parameters", {}) or fields.get("rope_scaling", {}))
@@ -83,11 +84,11 @@ def layered_rotary(
 
     Args:
         fields: The fields of `config.json`.
-        theta: The older field of the base in layers with full attention, and its default.
+        theta: The older name of the field with the base for full-attention layers, and its default.
         local_theta: The same for layers with a window.
 
     Raises:
-        ConfigError: As for `rotary`, or positions of windowed layers that are scaled.
+        ConfigError: As for `rotary`, or the positions of windowed layers are scaled.
     """
     kinds = Fields(fields.get("rope_parameters", {}))
     local = Fields(kinds.get("sliding_attention", {}))
@@ -103,15 +104,15 @@ def layered_rotary(
 
 
 def layer_windows(fields: Fields, window: int | None, windowed: Sequence[bool]) -> dict[str, Any]:
-    """Translate `layer_types`: which layers attend to a window only.
+    """Translate `layer_types`: which layers use sliding-window attention.
 
     Args:
         fields: The fields of `config.json`.
-        window: The window, counting the query itself; `None` for none.
+        window: The window size, counting the query itself; `None` for full attention.
         windowed: Whether each layer has a window if `layer_types` is missing.
 
     Raises:
-        ConfigError: A kind of attention that is not supported, or not one kind for each layer.
+        ConfigError: A type of attention is not supported, or the list does not have one per layer.
     """
     names = {False: "full_attention", True: "sliding_attention"}
     kinds = fields.get("layer_types", [names[one] for one in windowed])

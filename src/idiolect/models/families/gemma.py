@@ -1,4 +1,5 @@
-"""Gemma 2 (2408.00118) and Gemma 3 (2503.19786): decoders with windows and norms on both sides.
+"""Gemma 2 (2408.00118) and Gemma 3 (2503.19786): decoders with sliding windows, and norms before
+and after each sub-layer.
 
 EmbeddingGemma (2509.20354) is a Gemma 3 whose tokens attend to the whole text: an encoder here.
 """
@@ -86,7 +87,7 @@ def _gemma3(fields: Fields) -> dict[str, Any]:
     window = fields.get("sliding_window", 4096)
     if fields.get("use_bidirectional_attention", False):
         values |= {"num_encoder_layers": layers, "num_decoder_layers": 0}
-        # The published window counts both sides: half of it to the left, half to the right.
+        # The published window covers both directions: half to the left, half to the right.
         window = window // 2 + 1
     return (
         values

@@ -1,6 +1,6 @@
 """GPT-NeoX (2204.06745), the architecture of Pythia (2304.01373).
 
-Attention and feed-forward layer stand side by side; rotary positions turn a part of each head.
+Attention and feed-forward layer run in parallel; rotary positions rotate a part of each head.
 """
 
 from __future__ import annotations

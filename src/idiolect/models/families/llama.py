@@ -82,13 +82,13 @@ def _mistral(fields: Fields) -> dict[str, Any]:
 
 
 def same_window(fields: Fields, default: int) -> dict[str, Any]:
-    """Translate the window of all layers; 0 is none."""
+    """Translate the attention window shared by all layers; 0 means full attention."""
     window = fields.get_nullable("sliding_window", default)
     return {"windows": (window,) if window else ()}
 
 
 def _windows(fields: Fields) -> dict[str, Any]:
-    """Qwen's windows: full attention first, then windows, unless `layer_types` lists the layers."""
+    """Translate Qwen's windows, which start after some full-attention layers by default."""
     layers = fields.get("num_hidden_layers", 32)
     enabled = fields.get("use_sliding_window", False)
     window = fields.get_nullable("sliding_window", 4096) if enabled else None
@@ -125,7 +125,7 @@ def llama_family(
     without: tuple[str, ...] = (),
     **data: Any,
 ) -> Family:
-    """Return a family with the classes of Llama.
+    """Return a family with the same model classes as Llama.
 
     Args:
         model_type: Its `model_type`.
@@ -133,8 +133,8 @@ def llama_family(
         paper: Reference.
         title: Its display name; by default the prefix.
         rules: Names of the body's weights.
-        question_prefix: Prefix of the body's names in the class for questions.
-        without: Endings of the classes that it does not have.
+        question_prefix: Prefix of the body's weight names in the question-answering class.
+        without: Suffixes of the Llama classes that the family lacks.
         data: Other arguments of `Family`.
     """
     score = Rule("score.*", "heads.token.output.*", bare=True)

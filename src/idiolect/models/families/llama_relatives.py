@@ -1,6 +1,6 @@
 """Relatives of Llama that differ from it in more than biases and windows.
 
-- SmolLM3 (2025) has layers without positions.
+- SmolLM3 (2025) has layers without position encoding.
 - OLMo 2 (2501.00656) has norms after its sub-layers, and over the queries and keys of all heads.
 - Phi-3 (2404.14219) fuses its matrices.
 - StarCoder 2 (2402.19173) has layer norms, biases and an ungated feed-forward layer.
@@ -100,13 +100,13 @@ def _starcoder2(fields: Fields) -> dict[str, Any]:
 
 
 def _layer(theirs: str, *ours: str) -> Rule:
-    """Return the rule of a tensor of each layer; several of ours are fused in it."""
+    """Return the rule for a tensor in each layer; several of ours if it is fused."""
     names = tuple(f"decoder.layers.{{n}}.{name}" for name in ours)
     return Rule(f"layers.{{n}}.{theirs}", names if len(names) > 1 else names[0])
 
 
 def _replaced(*rules: Rule) -> tuple[Rule, ...]:
-    """Return Llama's rules, with others for the tensors that these rules are about."""
+    """Return Llama's rules, with these rules in place of those for the same tensors."""
     ours = {
         name
         for rule in rules

@@ -1,4 +1,6 @@
-"""ModernBERT (2412.13663): a pre-norm encoder with rotary positions and windows in most layers."""
+"""ModernBERT (2412.13663): a pre-norm encoder with rotary positions and local attention in most
+layers.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ _POOLS: dict[str, PoolKind] = {"cls": "first", "mean": "mean"}
 def _configure(fields: Fields) -> dict[str, Any]:
     layers = fields.get("num_hidden_layers", 22)
     every = fields.get("global_attn_every_n_layers", 3)
-    # The published window counts both sides: half of it to the left, half to the right.
+    # The published window covers both directions: half to the left, half to the right.
     window = fields.get("local_attention", 128) // 2 + 1
     head_activation = activation(fields.get("classifier_activation", "gelu"))
     return {

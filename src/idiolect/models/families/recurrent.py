@@ -29,9 +29,9 @@ _AWD = {
     "activation_regularization": 2.0,
     "temporal_activation_regularization": 1.0,
 }
-"""The published rates of AWD-LSTM on the Penn Treebank."""
+"""The published dropout rates of AWD-LSTM on the Penn Treebank."""
 _SAME = ("input_dropout", "hidden_dropout", "output_dropout")
-"""What the one `dropout` of the other families stands for."""
+"""The fields that the single `dropout` of the other families sets."""
 
 
 def _settings(fields: Fields, cell: CellKind, *, awd: bool) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def _settings(fields: Fields, cell: CellKind, *, awd: bool) -> dict[str, Any]:
     embedding = fields.get("embedding_size", min(size, 400) if awd else size)
     tied = fields.get("tie_word_embeddings", True)
     if not awd and tied and embedding != size:
-        # Said here in the words of config.json; only AWD-LSTM narrows its last layer.
+        # Checked here to report the names of config.json; only AWD-LSTM has a narrower last layer.
         raise ConfigError(
             f"embedding_size is {embedding} and hidden_size {size}, and the output is tied",
             hint="set tie_word_embeddings to false, or choose model_type awd-lstm, whose last "
@@ -71,7 +71,7 @@ def _configure_rnn(fields: Fields) -> dict[str, Any]:
 
 
 def _make_config(*, num_labels: int, **values: Any) -> RecurrentConfig:
-    """Build the configuration; there is no head with labels."""
+    """Build the configuration; no head of the family has labels."""
     return RecurrentConfig(**values)
 
 

@@ -1,4 +1,4 @@
-"""Recurrent encoder-decoders, and the published ones of them by name. The layout is our own.
+"""Recurrent encoder-decoders. The layout of `config.json` is our own.
 
 {"model_type": "seq2seq", "attention": "general", "input_feeding": true}
 """
@@ -50,7 +50,7 @@ def _configure(fields: Fields) -> dict[str, Any]:
 
 
 def _make_config(*, num_labels: int, **values: Any) -> Seq2SeqConfig:
-    """Build the configuration; there is no head with labels."""
+    """Build the configuration; no head of the family has labels."""
     return Seq2SeqConfig(**values)
 
 

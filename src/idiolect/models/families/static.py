@@ -1,4 +1,4 @@
-"""Static embeddings: a row for each token, in the layout of model2vec and sentence-transformers."""
+"""Static embeddings: one row per token, in the layout of model2vec and sentence-transformers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""T5 and T5 1.1 (1910.10683), mT5 (2010.11934): encoder and decoder with bucketed distances."""
+"""T5 and T5 1.1 (1910.10683), mT5 (2010.11934): encoder-decoders with relative position buckets."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def _family(model_type: str, name: str, title: str, paper: str, **data: Any) -> 
             "decoder.embed_tokens.weight": "tokens.weight",
             "lm_head.weight": "tokens.weight",
         },
-        # In some of the first T5 files: a table of distances that cross-attention never used.
+        # Some of the first T5 files contain a position table that cross-attention never used.
         ignored=(r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",),
         head_may_be_absent=True,
         fixed={"is_decoder": (False,)},

@@ -1,1 +1,1 @@
-"""GGUF files: read, kept in their blocks, and written."""
+"""Read and write GGUF files, and keep their matrices quantised."""

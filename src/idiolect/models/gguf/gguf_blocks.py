@@ -1,7 +1,7 @@
-"""The blocks of a GGUF file as a frozen matrix: kept as they are, de-quantised where they are used.
+"""The quantised blocks of a GGUF file as a frozen matrix, de-quantised on use.
 
-The most frequent formats are decoded by torch at a thousand million values a second and more; the
-others by the `gguf` package, an order of magnitude slower. Both give the same bits.
+The most frequent formats are decoded by torch at more than 10⁹ values a second, the others by the
+`gguf` package, which is an order of magnitude slower. The results are bit-identical.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["GGUFMatrix", "recovered_blocks"]
 _RECOVERED = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0")
 """Formats that the `gguf` package can write, the smallest first."""
 _PROBED, _AT_ONCE = 16, 2048
-"""Rows that are tried first, and rows that are converted at a time."""
+"""Number of rows that are tried first, and number of rows converted at a time."""
 
 
 class GGUFMatrix(QuantizedMatrix):
@@ -52,9 +52,10 @@ class GGUFMatrix(QuantizedMatrix):
 
 
 def recovered_blocks(matrix: Tensor) -> GGUFMatrix | None:
-    """Return a matrix in the blocks that hold exactly its values, bit for bit, if there are such.
+    """Return a matrix in GGUF blocks that represent its values exactly; None if there are none.
 
-    A model that was read from a GGUF file and saved in full precision is kept in its blocks again.
+    So a model that was read from a GGUF file and saved in full precision can be quantised again
+    without loss.
 
     Args:
         matrix: The matrix. Shape: (rows, width).
@@ -89,7 +90,7 @@ def _q8_0(blocks: Tensor) -> Tensor:
 
 
 def _q4_0(blocks: Tensor) -> Tensor:
-    """Blocks of a scale (float16) and 32 integers of 4 bits, less 8."""
+    """Blocks of a scale (float16) and 32 integers of 4 bits, from which 8 is subtracted."""
     block = blocks.view(-1, 18)
     return _nibbles(block[:, 2:]).sub_(8).mul_(_halves(block[:, :2]))
 

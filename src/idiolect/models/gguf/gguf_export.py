@@ -1,8 +1,7 @@
 """Write a language model as one GGUF file, for llama.cpp and the programs built on it.
 
-It is the inverse of `gguf`: what that module undoes is done here. The file is read back before it
-is published: configuration and token ids must be those of the model, and so must the weights, but
-for rounding.
+It is the inverse of `gguf_weights`. The file is read back before it gets its final name: the
+configuration and token ids must equal those of the model, and the weights too, except for rounding.
 """
 
 from __future__ import annotations
@@ -30,10 +29,10 @@ from idiolect.text.tokenizers.gguf.gguf_metadata import gguf_metadata
 __all__ = ["GGUFPrecision", "export_gguf"]
 
 GGUFPrecision = Literal["f32", "f16", "q8_0"]
-"""How matrices are stored; norms and biases always stay in float32."""
+"""Storage types of matrices; norms and biases are always float32."""
 _SAMPLE = "The quick brown fox, 12 jumps over\n\tthe lazy dog's café: naïve 日本語."
 _TOLERANCE = {"f32": 0.0, "f16": 1e-3, "q8_0": 1e-2}
-"""Largest error of a weight, as a part of the largest weight of its tensor."""
+"""Maximum error of a weight, relative to the largest absolute weight of its tensor."""
 
 
 def export_gguf(
@@ -41,18 +40,18 @@ def export_gguf(
 ) -> None:
     """Write a model as a GGUF file, atomically.
 
-    Adapters are merged and new rows joined with the original ones.
+    Adapters are merged, and added vocabulary rows are joined with the original ones.
 
     Args:
-        model: A decoder of a family that llama.cpp knows, with a byte-level BPE tokenizer.
+        model: A decoder of a family that llama.cpp supports, with a byte-level BPE tokenizer.
         path: The file.
-        precision: How matrices are stored; Q8_0 has 8.5 bits a weight.
+        precision: Storage type of matrices; Q8_0 takes 8.5 bits per weight.
 
     Raises:
-        ConfigError: llama.cpp has no such architecture, or would read texts otherwise (`exact` new
-            tokens, for example); or the precision is unknown.
+        ConfigError: llama.cpp has no such architecture, or would tokenize differently (for example
+            new tokens added by `exact`); or the precision is unknown.
         InputError: The file cannot be written.
-        VerificationError: The file, read back, is not the model.
+        VerificationError: The file, when read back, differs from the model.
     """
     if precision not in get_args(GGUFPrecision):
         raise ConfigError(f"unknown precision {precision!r}", hint="f32, f16 or q8_0")
@@ -74,7 +73,7 @@ def export_gguf(
 
 
 def _layout(model: LanguageModel) -> tuple[str, GGUFLayout]:
-    """Return the architecture of GGUF that a model is saved as."""
+    """Return the name and layout of the GGUF architecture for a model."""
     kind = model.settings.get("model_type")
     architecture, _ = model.family.architecture(model.settings)
     for name, layout in GGUF_LAYOUTS.items():
@@ -89,7 +88,7 @@ def _layout(model: LanguageModel) -> tuple[str, GGUFLayout]:
 def _fields(model: LanguageModel, name: str, layout: GGUFLayout) -> dict[str, Any]:
     """Return the metadata of the network."""
     settings, config = model.settings, model.network.config
-    # What `config.json` leaves to its family's default.
+    # Fields that are missing in `config.json`, because the family has a default.
     defaults = {
         "n_inner": config.intermediate_size,
         "rope_theta": config.rope_theta,
@@ -100,7 +99,7 @@ def _fields(model: LanguageModel, name: str, layout: GGUFLayout) -> dict[str, An
             ("rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "norm_eps"), config.norm_eps
         ),
     }
-    # Not named after the architecture: llama.cpp expects certain tokens of models named phi3.
+    # Not named after the architecture: llama.cpp expects models named phi3 to have certain tokens.
     fields: dict[str, Any] = {"general.architecture": name, "general.name": "idiolect"}
     for key, field in {**layout.fields, **layout.flags}.items():
         value = settings.get(field)
@@ -116,7 +115,7 @@ def _fields(model: LanguageModel, name: str, layout: GGUFLayout) -> dict[str, An
 
 
 def _tensors(model: LanguageModel, name: str, layout: GGUFLayout) -> dict[str, Tensor]:
-    """Return the weights under their names in the file, in its order of rows."""
+    """Return the weights by their names in the file, with rows in the file's order."""
     config = model.network.config
     names = stored_names(name, config.num_decoder_layers or config.num_encoder_layers)
     heads = config.num_attention_heads
@@ -135,7 +134,7 @@ def _tensors(model: LanguageModel, name: str, layout: GGUFLayout) -> dict[str, T
 def _stored(
     tensor: Tensor, stored: str, rule: Rule, layout: GGUFLayout, heads: int, own_heads: int
 ) -> Tensor:
-    """Return a published tensor as GGUF holds it; see `gguf` for the five differences."""
+    """Convert a published tensor to GGUF's form; see `gguf_weights` for the five differences."""
     if rule.transpose and tensor.dim() == 2:
         tensor = tensor.t()
     if layout.norm_offset and stored.endswith("norm.weight"):
@@ -161,7 +160,7 @@ def _write(
     writer = gguf.GGUFWriter(path, architecture)
     for key, value in fields.items():
         if key == "general.architecture":
-            continue  # the writer has written it
+            continue  # already written by the writer
         if isinstance(value, bool):
             writer.add_bool(key, value)
         elif isinstance(value, int):
@@ -191,7 +190,7 @@ def _write(
 def _verify(
     model: LanguageModel, path: Path, tensors: Mapping[str, Tensor], tolerance: float
 ) -> None:
-    """Check that the file says what the model is."""
+    """Check that the file, when read back, equals the model."""
     header = read_gguf_header(path)
     config = model.family.config(gguf_settings(header))
     ours = model.family.config(model.settings | {"vocab_size": model.network.config.vocab_size})
@@ -220,7 +219,7 @@ def _verify(
 
 
 def _equal(read: Any, written: Any) -> bool:
-    """Compare settings; the file holds numbers in float32."""
+    """Compare settings; the file stores numbers in float32."""
     if isinstance(written, float) and isinstance(read, int | float):
         return math.isclose(read, written, rel_tol=1e-6)
     return bool(read == written)

@@ -33,13 +33,13 @@ class GGUFLayout:
     """Fields of `config.json` by their key, without the architecture's prefix."""
     constants: Mapping[str, Any] = field(default_factory=dict)
     flags: Mapping[str, str] = field(default_factory=dict)
-    """The same as `fields`, for true and false."""
+    """The same as `fields`, for booleans."""
     permuted: bool = False
     """Whether query and key rows are permuted for llama.cpp's rotary positions."""
     norm_offset: float = 0.0
-    """Added to the weights of norms in the file."""
+    """Constant that the file adds to the weights of norms."""
     complete: Callable[[dict[str, Any]], None] | None = None
-    """Computes fields that the file does not hold, in place."""
+    """Computes fields that are not in the file, in place."""
 
     def permutes(self, stored: str) -> bool:
         """Return whether the rows of a tensor are permuted, by its name in the file."""
@@ -47,7 +47,7 @@ class GGUFLayout:
 
 
 def _rotary_share(name: str) -> Callable[[dict[str, Any]], None]:
-    """Compute the share of a head's dimensions that rotary positions turn, under a field's name."""
+    """Return a function that sets a field to the share of a head's dimensions that is rotated."""
 
     def complete(settings: dict[str, Any]) -> None:
         turned, heads = settings.pop("rotary_size", 0), settings.get("num_attention_heads", 0)
@@ -60,7 +60,7 @@ def _rotary_share(name: str) -> Callable[[dict[str, Any]], None]:
 
 
 def _gemma_scale(settings: dict[str, Any]) -> None:
-    """Compute the scale of the scores: the head's size, but in the 27B models the average one."""
+    """Set the attention scale's base: the head size; in the 27B models hidden size / heads."""
     if settings.get("num_hidden_layers") in (46, 62) and settings.get("num_attention_heads"):
         share = settings.get("hidden_size", 0) // settings["num_attention_heads"]
         settings["query_pre_attn_scalar"] = share

@@ -3,10 +3,10 @@
 `gguf_layouts` maps the metadata of an architecture to the fields of `config.json`. The weight names
 come from the tables of the `gguf` package, the storage types from its de-quantisation.
 
-GGUF differs from the published checkpoints in five ways, which are undone here:
+GGUF differs from the published checkpoints in five ways, which are reversed here:
 
 - Llama's query and key rows are permuted for llama.cpp's rotary positions.
-- GPT-NeoX's query, key and value rows follow one another, instead of alternating by head.
+- GPT-NeoX's query, key and value rows are in three blocks instead of alternating by head.
 - Gemma's norm weights are stored plus one.
 - Matrices are always (out, in), also for GPT-2.
 - Llama 3's rotary scaling is stored as the factors of its frequencies.
@@ -41,7 +41,7 @@ def gguf_settings(header: GGUFHeader) -> dict[str, Any]:
     """Return the fields of a `config.json` for the model in a GGUF file.
 
     Raises:
-        ConfigError: An architecture, or a scaling of positions, that is not supported.
+        ConfigError: The architecture, or the scaling of positions, is not supported.
         CheckpointError: A value is missing or has the wrong type.
     """
     layout = _layout(header)
@@ -74,7 +74,7 @@ def gguf_settings(header: GGUFHeader) -> dict[str, Any]:
 
 
 def _architecture(header: GGUFHeader) -> str:
-    """Return the file's architecture, the prefix of its keys."""
+    """Return the file's architecture, which is also the prefix of its keys."""
     return str(header.metadata.get("general.architecture"))
 
 
@@ -114,9 +114,9 @@ def _rotary_scaling(header: GGUFHeader) -> dict[str, Any] | None:
 
 
 def _llama3_scaling(header: GGUFHeader, factors: Tensor) -> dict[str, Any]:
-    """Find the parameters of Llama 3's scaling whose factors the file holds.
+    """Find the parameters of Llama 3's scaling that result in the factors in the file.
 
-    All published models stretch the frequencies between 1 and 4 turns in 8,192 positions.
+    All published models interpolate the frequencies between 1 and 4 turns per 8,192 positions.
     """
     scaling: dict[str, Any] = {
         "rope_type": "llama3",
@@ -149,7 +149,7 @@ class GGUFWeights:
 
     Raises:
         CheckpointError: A tensor lies outside the file.
-        ConfigError: A storage type that is not supported; the message names it.
+        ConfigError: A storage type is not supported; the message names it.
     """
 
     def __init__(self, header: GGUFHeader) -> None:
@@ -166,11 +166,11 @@ class GGUFWeights:
 
     @property
     def names(self) -> list[str]:
-        """The published names; a tensor that the family does not know keeps its own."""
+        """The published names; a tensor without one keeps its name in the file."""
         return list(self._names)
 
     def __getitem__(self, name: str) -> Tensor:
-        """Return a tensor as it is in the published checkpoint."""
+        """Return a tensor in the form of the published checkpoint."""
         stored, rule = self._names[name]
         tensor = self._in_published_order(self.read(stored), stored, rule)
         if self._layout.norm_offset and stored.endswith("norm.weight"):
@@ -182,11 +182,11 @@ class GGUFWeights:
     def blocks(self, name: str, take: Callable[[Tensor], Tensor]) -> GGUFMatrix | None:
         """Return a matrix in the blocks of the file; `None` if it is not stored in blocks.
 
-        It is (out, in), also where the published one is transposed.
+        Its shape is (out, in), even if the published one is transposed.
 
         Args:
             name: The published name.
-            take: Selects rows, of the bytes of all rows.
+            take: Selects rows from the bytes of all rows.
         """
         import gguf
 
@@ -324,7 +324,7 @@ def _unpermute(tensor: Tensor, heads: int) -> Tensor:
 
 
 def _alternate(tensor: Tensor, parts: int, heads: int) -> Tensor:
-    """Return fused rows to the published order: the parts of each head, head after head."""
+    """Return fused rows to the published order: all parts of a head, head by head."""
     if tensor.shape[0] % (parts * heads):
         raise CheckpointError(f"{tensor.shape[0]} rows cannot belong to {heads} heads")
     rows = tensor.reshape(parts, heads, -1, *tensor.shape[1:])

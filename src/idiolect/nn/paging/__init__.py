@@ -1,1 +1,1 @@
-"""A cache of keys and values in pages, for texts that join and leave a batch."""
+"""A paged key/value cache, for continuous batching: texts join and leave a running batch."""

@@ -23,7 +23,7 @@ def attend_pages(
         attention: The self-attention of a layer.
         x: The packed tokens.
         rotation: Rotary cosines and sines of the tokens.
-        cache: The layer's pages, with the pass that runs.
+        cache: The layer's pages, with the current pass.
     """
     query, key, value = attention.project(x, rotation)
     cache.write(key, value)
@@ -47,18 +47,18 @@ def attend_pages(
 
 
 def _attend_singles(attention: Attention, query: Tensor, cache: LayerPages) -> Tensor:
-    """Attend from one token of each text. Shape: (texts, heads, width), also the result."""
+    """Attend from one token per text. Shape: (texts, heads, width), also the result."""
     now, heads, scale = cache.now, attention.key_heads, attention.scale
     assert scale is not None
     texts, width = len(query), query.shape[-1]
-    # Heads that share keys are queries of one key head.
+    # Query heads that share a key head are treated as its queries.
     query = (query * scale).view(texts, heads, -1, width)
     folded = query.shape[2]
     of_pairs = query[now.queries]
     block, shared = now.block, now.shared
     scores = of_pairs[: now.used] @ cache.keys[block].mT
     if now.owners:
-        # (shared, owners, key heads, folded, width): the owners of a page are its queries, too.
+        # (shared, owners, key heads, folded, width): all owners of a page are queries of it, too.
         grouped = (
             of_pairs[now.used :].view(len(shared), now.owners, heads, folded, width).transpose(1, 2)
         )
@@ -77,7 +77,7 @@ def _attend_singles(attention: Attention, query: Tensor, cache: LayerPages) -> T
     weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype).view(shape)
     of_pages = weights.permute(0, 3, 1, 2, 4)[now.queries, now.page_columns]
     parts = of_pages[: now.used] @ cache.values[block]
-    # One row more receives what belongs to no text.
+    # An additional row receives the entries that belong to no text.
     result = query.new_zeros(texts + 1, *query.shape[1:])
     result.index_add_(0, now.rows[: now.used], parts)
     if now.owners:

@@ -1,8 +1,8 @@
 """Keys and values in pages, so that texts of any length share one pool without padding.
 
 A text owns a list of pages of equal size, in order, anywhere in the pool (Kwon et al. 2023,
-2309.06180). A page may belong to several texts that begin alike. The caller decides who owns what,
-sets `pages` and `texts`, and calls the network with all new tokens in one row:
+2309.06180). Texts with a common beginning may share pages. The caller assigns pages to texts, sets
+`pages` and `texts`, and calls the network with all new tokens in one row:
 
     cache.pages, cache.texts = 3, [PagedText([0, 2], 17, 1), PagedText([1], 0, 4)]
     network(torch.tensor([[9, 5, 6, 7, 8]]), cache=cache)  # hidden states of all five tokens
@@ -22,10 +22,10 @@ __all__ = ["LayerPages", "PagedCache"]
 
 
 class LayerPages:
-    """The pages of one attention. Shape: (pages, key heads, page size, head width).
+    """The pages of one attention layer. Shape: (pages, key heads, page size, head width).
 
     Args:
-        cache: What all layers have in common.
+        cache: The cache of all layers.
     """
 
     def __init__(self, cache: PagedCache) -> None:
@@ -34,12 +34,12 @@ class LayerPages:
 
     @property
     def now(self) -> PagedPass:
-        """The forward pass that runs."""
+        """The current forward pass."""
         assert self._cache.now is not None
         return self._cache.now
 
     def write(self, keys: Tensor, values: Tensor) -> None:
-        """Put the new tokens in their places. Shape: (tokens, key heads, head width)."""
+        """Write the keys and values of the new tokens. Shape: (tokens, key heads, head width)."""
         self.keys, self.values = (
             _grown(pool, like, self._cache.pages, self._cache.page_size)
             for pool, like in ((self.keys, keys), (self.values, values))
@@ -65,14 +65,14 @@ class PagedCache:
     """
 
     length = 0
-    """Tokens that stand before those of every pass: none, since each text has its own."""
+    """Cached tokens common to all rows: none, since each text has its own length."""
     memory: Tensor | None = None
-    """The states of an encoder, of which a paged network has none."""
+    """Encoder states: always none, since paged networks have no encoder."""
 
     def __init__(self, page_size: int) -> None:
         self.page_size = page_size
         self.pages = 0
-        """How many pages each layer has."""
+        """Number of pages of each layer."""
         self.texts: Sequence[PagedText] = ()
         """The texts of the next forward pass, in the order of their tokens in its one row; those
         with one new token first."""
@@ -81,7 +81,7 @@ class PagedCache:
         self._layers: list[LayerPages] = []
 
     def begin(self, score_bias: ScoreBias | None, device: torch.device) -> PagedPass:
-        """Return the pass over `texts` that begins; see `PagedPass`."""
+        """Begin a pass over `texts`, and return it; see `PagedPass`."""
         self.now = PagedPass(
             self.texts, page_size=self.page_size, device=device, score_bias=score_bias
         )
@@ -95,10 +95,10 @@ class PagedCache:
 
 
 def _grown(pool: Tensor, like: Tensor, pages: int, page_size: int) -> Tensor:
-    """Return a pool of at least so many pages that keeps the present ones."""
+    """Return a pool with at least `pages` pages that keeps the existing ones."""
     if len(pool) >= pages:
         return pool
-    # Zeros, since what is not yet written is multiplied by a weight of zero.
+    # Zeros, since unwritten entries are multiplied by an attention weight of zero.
     larger = like.new_zeros(pages, like.shape[1], page_size, like.shape[2])
     if len(pool):
         larger[: len(pool)] = pool

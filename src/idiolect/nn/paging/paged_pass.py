@@ -1,9 +1,9 @@
-"""What one forward pass over a paged cache writes and reads.
+"""The page layout of one forward pass over a paged cache: what it writes and reads.
 
-Texts with one new token (those that are being written) are computed together: each page is
-multiplied with the queries of its owners where it lies, and the scores of a text's pages are put
-side by side for the softmax. A page of several owners is read once for all of them (Juravsky et al.
-2024, 2402.05099). Texts with more new tokens (prompts) are computed one by one.
+Texts with one new token (those being generated) are computed together: each page is multiplied in
+place with the queries of the texts that own it, and the scores of a text's pages are concatenated
+for the softmax. A page with several owners is read once for all of them (Juravsky et al. 2024,
+2402.05099). Texts with more new tokens (prompts) are computed one by one.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class PagedText:
     pages: Sequence[int]
     """Its pages, in order, with space for the new tokens."""
     past: int
-    """Tokens that are in the pages already."""
+    """Number of tokens already in the pages."""
     new: int
-    """Tokens that the pass reads."""
+    """Number of new tokens that the pass reads."""
 
 
 @dataclass(frozen=True)
@@ -38,24 +38,24 @@ class PromptSpan:
     """A text with several new tokens."""
 
     start: int
-    """Its first token in the packed batch."""
+    """Start of its tokens in the packed batch."""
     end: int
-    """The one after its last."""
+    """End (exclusive) of its tokens in the packed batch."""
     pages: Tensor | None
-    """Its pages, if tokens before the new ones are in them. (n,)."""
+    """Its pages, if they contain earlier tokens. (n,)."""
     visibility: Visibility
-    """Which keys of the text its new tokens attend to."""
+    """The keys of the text that its new tokens attend to."""
 
 
 class PagedPass:
-    """The places of one pass's tokens, and the pages that they read.
+    """The positions of one pass's tokens in the pages, and the pages that they read.
 
     Args:
         texts: The texts, in the order of their tokens in the packed batch; those with one new token
             first.
         page_size: Tokens in a page.
-        device: Where the pass runs.
-        score_bias: Scores by position, if the network has them.
+        device: The device of the pass.
+        score_bias: The position bias of the scores, if the network has one.
     """
 
     def __init__(
@@ -67,10 +67,10 @@ class PagedPass:
         score_bias: ScoreBias | None,
     ) -> None:
         self.singles = next((n for n, text in enumerate(texts) if text.new > 1), len(texts))
-        """How many texts have one new token."""
+        """Number of texts with one new token."""
         assert all(text.new > 1 for text in texts[self.singles :])
         self.longest = max(text.past + text.new for text in texts)
-        """Tokens of the longest text, the new ones included."""
+        """Number of tokens of the longest text, including the new ones."""
         positions, pages = list[int](), list[int]()
         for text in texts:
             places = range(text.past, text.past + text.new)
@@ -81,7 +81,7 @@ class PagedPass:
         self.page = torch.tensor(pages, device=device)
         """The page that each new token is written to. (tokens,)."""
         self.offset = self.positions % page_size
-        """The place in that page. (tokens,)."""
+        """The offset of each new token in that page. (tokens,)."""
         ends = list(accumulate(text.new for text in texts))
         self.last = torch.tensor(ends, device=device) - 1
         """The last token of each text in the packed batch. (texts,)."""
@@ -95,7 +95,7 @@ class PagedPass:
             self._arrange(texts[: self.singles], device)
 
     def _arrange(self, texts: Sequence[PagedText], device: torch.device) -> None:
-        """Lay out which pages are multiplied with which queries."""
+        """Determine which pages are multiplied with which queries."""
         counts = [text.past // self.page_size + 1 for text in texts]
         owned = [list(text.pages[:count]) for text, count in zip(texts, counts, strict=True)]
         most = self.columns = max(counts)
@@ -106,7 +106,7 @@ class PagedPass:
         used = int(page[own].max()) + 1 if bool(own.any()) else 0
         block: Tensor | slice = slice(0, used)
         place = page[own]
-        if 2 * len(place) < used:  # much between them would be computed for nothing
+        if 2 * len(place) < used:  # computing all pages in between would waste too much
             block, place, used = place, torch.arange(len(place)), len(place)
         shared, group = torch.unique(page[~own], return_inverse=True)
         order = group.argsort(stable=True)
@@ -128,31 +128,32 @@ class PagedPass:
         self.block: Tensor | slice = block if isinstance(block, slice) else there(block)
         """The pages of one owner: all up to the last of them, or their numbers."""
         self.used = used
-        """How many pages `block` selects."""
+        """Number of pages that `block` selects."""
         self.shared = there(shared)
-        """The pages of several owners. (shared,)."""
+        """The pages with several owners. (shared,)."""
         self.owners = owners
-        """The most owners of a page."""
+        """Maximum number of owners of a page."""
         self.rows = there(rows)
         """The text of each pair of a page and an owner: those of `block`, then `owners` of each
         shared page; the number of texts if there is no owner. (pairs,)."""
         self.queries = there(rows.clamp(max=len(texts) - 1))
-        """The same, with some text in place of none. (pairs,)."""
+        """The same, with an arbitrary text where there is no owner. (pairs,)."""
         self.page_columns = there(columns)
-        """Which page of its text a pair is. (pairs,)."""
+        """Index of each pair's page in its text. (pairs,)."""
         self.table = there(table)
-        """The pair of each text and column; any if the text has fewer pages. (texts, columns)."""
+        """The pair of each text and page index; arbitrary if the text has fewer pages. (texts,
+        columns)."""
         places = torch.arange(most * self.page_size, device=device)
         now = self.positions[: self.singles, None]
         self._visible = places <= now
         self._near: dict[int | None, Tensor] = {}
         self.bias = None
-        """Scores by position. (texts, heads, 1, columns * page size)."""
+        """Position bias of the scores. (texts, heads, 1, columns * page size)."""
         if self._score_bias is not None:
             self.bias = self._score_bias(now, places.clamp(max=self.longest - 1))
 
     def visible(self, window: int | None) -> Tensor:
-        """Return which keys a text's one new token attends to. (texts, 1, 1, keys), bool."""
+        """Return a mask of the keys each text's new token attends to. (texts, 1, 1, keys), bool."""
         if window not in self._near:
             visible = self._visible
             if window is not None:

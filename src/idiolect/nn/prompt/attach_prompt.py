@@ -1,4 +1,4 @@
-"""Give a network virtual tokens, and take them away."""
+"""Add virtual tokens to a network, and remove them."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ __all__ = ["add_prompt", "prompt_of", "remove_prompt", "set_prompt"]
 
 
 def add_prompt(network: Network, config: PromptConfig, *, seed: int = 0) -> VirtualTokens:
-    """Add virtual tokens to a network, in place; its own weights stay as they are.
+    """Add virtual tokens to a network, in place; its own weights are unchanged.
 
     Args:
         network: A decoder or an encoder.
-        config: Their kind, number and start.
-        seed: Random seed of their start.
+        config: Kind, number and initialization of the virtual tokens.
+        seed: Random seed of their initialization.
 
     Raises:
-        ConfigError: The network has a prompt already, or can have none.
+        ConfigError: The network already has a prompt, or does not support one.
     """
     transformer, stack = _prompted(network)
     if transformer.prompt is not None:
@@ -62,12 +62,12 @@ def add_prompt(network: Network, config: PromptConfig, *, seed: int = 0) -> Virt
 
 
 def set_prompt(network: Network, table: Tensor, *, prefix: bool) -> None:
-    """Give a network virtual tokens with given values, in place of those that it has.
+    """Set a network's virtual tokens to given values, replacing existing ones.
 
     Shape: table (tokens, hidden size) of a prompt, (tokens, layers · 2 · key width) of a prefix.
 
     Raises:
-        ConfigError: The table does not fit, or the network can have no prompt.
+        ConfigError: The table has the wrong shape, or the network does not support a prompt.
     """
     transformer, stack = _prompted(network)
     heads, width = _key_shape(stack)
@@ -92,7 +92,7 @@ def prompt_of(network: nn.Module) -> VirtualTokens | None:
 
 
 def remove_prompt(network: nn.Module) -> None:
-    """Take a network's virtual tokens away, if it has some."""
+    """Remove a network's virtual tokens, if it has any."""
     if isinstance(network, Transformer):
         network.prompt = None
 
@@ -108,7 +108,7 @@ def _prompted(network: Network) -> tuple[Transformer, Stack]:
 
 
 def _key_shape(stack: Stack) -> tuple[int, int]:
-    """Return the heads that keys have, and their width."""
+    """Return the number of key/value heads, and their width."""
     attention = stack.layers[0].attention
     assert isinstance(attention, Attention)
     return attention.key_heads, attention.width
@@ -118,14 +118,14 @@ def _key_shape(stack: Stack) -> tuple[int, int]:
 def _token_rows(
     transformer: Transformer, config: PromptConfig, generator: torch.Generator
 ) -> Tensor:
-    """Return the embeddings of the tokens that a prompt begins as. (tokens, hidden size)."""
+    """Return the token embeddings that initialize a prompt. (tokens, hidden size)."""
     count, size = config.num_virtual_tokens, transformer.config.vocab_size
     ids = torch.tensor(config.init_ids, dtype=torch.long)
     if not len(ids):
         ids = torch.randint(0, size, (count,), generator=generator)
     ids = ids.repeat(-(-count // len(ids)))[None, :count].to(transformer.device)
     transformer.check_ids(ids)
-    # Without what the network adds to every embedding: it is added when the prompt is read.
+    # Without the shift that the network adds to every embedding; it is added in the forward pass.
     return transformer.scaled_rows(ids)[0]
 
 

@@ -1,4 +1,4 @@
-"""`PromptConfig`: how many virtual tokens are learnt, of which kind, and how they begin."""
+"""`PromptConfig`: the kind, number and initialization of virtual tokens."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from idiolect.errors import ConfigError
 __all__ = ["PromptConfig", "PromptMethod"]
 
 PromptMethod = Literal["prompt", "prefix"]
-"""`prompt`: virtual tokens are rows before the first layer (Lester et al. 2021, 2104.08691).
-`prefix`: they are keys and values of every layer (prefix tuning, Li & Liang 2021, 2101.00190;
-P-tuning v2, Liu et al. 2022, 2110.07602)."""
+"""`prompt`: virtual tokens are embeddings before the first layer (prompt tuning, Lester et al.
+2021, 2104.08691). `prefix`: they are keys and values of every layer (prefix tuning, Li & Liang
+2021, 2101.00190; P-tuning v2, Liu et al. 2022, 2110.07602)."""
 
 _MOST = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromptConfig:
-    """The kind, number and start of virtual tokens."""
+    """The kind, number and initialization of virtual tokens."""
 
     method: PromptMethod = "prompt"
-    """What a virtual token is."""
+    """Kind of virtual tokens."""
     num_virtual_tokens: int = 20
-    """How many there are."""
+    """Number of virtual tokens."""
     init: Literal["tokens", "random"] = "tokens"
-    """`tokens`: begin as real tokens; a prefix begins as their keys and values. `random`: as
-    standard normal numbers, the default of `peft`."""
+    """Initialization. `tokens`: the embeddings of real tokens or, for a prefix, their keys and
+    values. `random`: standard normal numbers, the default of `peft`."""
     init_ids: tuple[int, ...] = ()
-    """The ids of these tokens, repeated or cut to the number of virtual ones; by default ids are
-    drawn from the vocabulary."""
+    """The ids of these tokens, repeated or truncated to the number of virtual tokens; by default
+    random ids of the vocabulary."""
     prefix_projection: bool = False
-    """Learn a prefix as the output of a two-layer network, which begins at random. Only what it
-    computes is saved."""
+    """Learn a prefix as the output of a randomly initialized two-layer network
+    (reparameterisation). Only the output is saved."""
     encoder_hidden_size: int | None = None
     """The width of this network's hidden layer; by default the keys' width."""
 

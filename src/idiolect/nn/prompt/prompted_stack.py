@@ -33,15 +33,15 @@ def run_prompted(
         virtual: The virtual tokens.
         x: The embedded texts; with a cache, only the new tokens.
         mask: As in `Transformer.forward`: it covers the texts, not the virtual tokens.
-        causal: Whether a token sees only those before it and itself.
-        cache: Keys and values of earlier tokens; an empty one first gets those of the prefix.
-        shift: Added to the rows of a prompt: what the network adds to every embedding. (width,).
+        causal: Whether a token attends only to itself and earlier tokens.
+        cache: Keys and values of earlier tokens; the prefix is stored in an empty cache first.
+        shift: Added to the rows of a prompt, as the network adds it to every embedding. (width,).
 
     Raises:
-        InputError: Several documents in a row, for a prompt that each has to read with its own.
+        InputError: A row has several documents, but the prompt must be read with each text.
     """
     if cache is not None and cache.length:
-        prefix = []  # the cache has it already
+        prefix = []  # already in the cache
     elif isinstance(virtual, PrefixTokens):
         prefix = virtual.layers(x.dtype)
     else:
@@ -54,7 +54,7 @@ def run_prompted(
 
 
 def read_prompt(stack: Stack, rows: Tensor) -> list[LayerPrefix]:
-    """Return the keys and values that a causal stack computes of a prompt alone.
+    """Return the keys and values that a causal stack computes from a prompt alone.
 
     Shape: rows (tokens, width).
     """
@@ -69,7 +69,7 @@ def read_prompt(stack: Stack, rows: Tensor) -> list[LayerPrefix]:
 
 
 def _run_together(stack: Stack, rows: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
-    """Read the prompt anew with every text, as tokens before it."""
+    """Run the prompt with every text, as tokens before it."""
     count = len(rows)
     x = torch.cat([rows.expand(len(x), *rows.shape), x], dim=1)
     if mask is not None:

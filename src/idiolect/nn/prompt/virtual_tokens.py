@@ -1,8 +1,8 @@
-"""Virtual tokens before every text: rows of a prompt, or keys and values of a prefix.
+"""Virtual tokens before every text: embeddings of a prompt, or keys and values of a prefix.
 
-A causal network reads a prompt before it has seen the text, so the prompt's keys and values are the
-same for all texts: they are computed once for a batch, and from then on a prompt is a prefix. Only
-a bidirectional network reads the prompt anew with every text.
+In a causal network the keys and values of a prompt do not depend on the text. They are computed
+once per batch, and the prompt is then treated as a prefix. A bidirectional network has to compute
+the prompt again with every text.
 
 Positions of a text are counted after the virtual tokens. A prefix of zeros is not the absence of a
 prefix: softmax gives its keys a share of the attention.
@@ -22,7 +22,7 @@ LayerPrefix = tuple[Tensor, Tensor]
 
 
 class VirtualTokens(nn.Module, ABC):
-    """What a network reads before every text, while its own weights stay as they are."""
+    """Learnt tokens that a frozen network reads before every text."""
 
     @property
     @abstractmethod
@@ -35,10 +35,10 @@ class VirtualTokens(nn.Module, ABC):
 
 
 class PromptTokens(VirtualTokens):
-    """Rows before the first layer.
+    """Embeddings before the first layer.
 
     Args:
-        rows: Their first values. (tokens, hidden size).
+        rows: Their initial values. (tokens, hidden size).
     """
 
     def __init__(self, rows: Tensor) -> None:
@@ -59,12 +59,12 @@ class PrefixTokens(VirtualTokens):
     """Keys and values of every layer, as parameters or as the output of a small network.
 
     Args:
-        rows: The first values: of each token, keys and values of the first layer, those of the
+        rows: The initial values: for each token, keys and values of the first layer, then of the
             second, … (tokens, layers · 2 · key width); with `hidden_size`, the small network's
             input (tokens, key width).
-        key_heads: Heads that keys and values have.
-        layers: Layers of the network.
-        hidden_size: Width of the small network's hidden layer; None for none.
+        key_heads: Number of key/value heads.
+        layers: Number of layers of the network.
+        hidden_size: Width of the small network's hidden layer; None to learn the prefix directly.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class PrefixTokens(VirtualTokens):
         """Return the keys and values of each layer.
 
         Args:
-            dtype: The network's; the prefix itself may train in float32.
+            dtype: The network's dtype; the prefix itself may train in float32.
         """
         table = self.table().to(dtype)
         parts = table.view(len(table), self.depth, 2, self.key_heads, -1).permute(1, 2, 3, 0, 4)

@@ -1,4 +1,4 @@
-"""Recurrent networks: cells as their equations, layers by fused kernels, and language models."""
+"""Recurrent networks: cells written as equations, layers with fused kernels, language models."""
 
 from idiolect.nn.recurrent.recurrent_cells import CellKind, CellWeights, State, step, unroll
 from idiolect.nn.recurrent.recurrent_config import RecurrentConfig

@@ -1,13 +1,13 @@
-"""RNN, LSTM and GRU as plain code: one step, written as its equations are.
+"""RNN, LSTM and GRU in plain code: one step, written as its equations.
 
-    input        x_t, what a layer reads at time t                       (batch, input_size)
-    state        h_t, and in an LSTM also the memory c_t                 (batch, hidden_size)
-    U, W         the matrices from input and from state; rows of all gates one below the other
-    a, b         their biases (torch keeps both)
+    input        x_t, the layer's input at time t                        (batch, input_size)
+    state        h_t, and in an LSTM also the cell state c_t             (batch, hidden_size)
+    U, W         matrices applied to input and state; the rows of all gates are concatenated
+    a, b         their biases (torch has both)
 
-The library computes with torch's fused kernels (`RecurrentLayer`), which return only the last
-states. These steps show what the kernels compute, are their reference in tests, and keep what the
-kernels discard: every state in between, which `gradients_through_time` needs.
+The library uses torch's fused kernels (`RecurrentLayer`), which return only the last states. These
+functions show what the kernels compute, are the reference for them in tests, and return every
+intermediate state, which `gradients_through_time` needs.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ def _relu_step(x: Tensor, state: State, w: CellWeights) -> State:
 
 
 def _lstm_step(x: Tensor, state: State, w: CellWeights) -> State:
-    """Keep a memory to which gates write, and of which they forget and show parts.
+    """Update a cell state, with gates that control what is written, forgotten and output.
 
         i, f, o = σ(…)      input, forget and output gate
-        g       = tanh(…)   what is new
+        g       = tanh(…)   candidate values
         c_t     = f · c_{t-1} + i · g
         h_t     = o · tanh(c_t)
 
-    From c_{t-1} to c_t there is no matrix: where f is 1, a gradient passes unchanged.
+    No matrix is applied between c_{t-1} and c_t: where f is 1, a gradient passes unchanged.
     """
     h, c = state
     i, f, g, o = (x @ w.U.T + w.a + h @ w.W.T + w.b).chunk(4, dim=-1)
@@ -71,13 +71,13 @@ def _lstm_step(x: Tensor, state: State, w: CellWeights) -> State:
 
 
 def _gru_step(x: Tensor, state: State, w: CellWeights) -> State:
-    """Move from the old state towards a new one, as far as a gate says.
+    """Interpolate between the previous and a new state, weighted by the update gate.
 
         r, z = σ(…)                              reset and update gate
         n    = tanh(U_n x_t + a_n + r · (W_n h_{t-1} + b_n))
         h_t  = (1 - z) · n + z · h_{t-1}
 
-    As in torch and cuDNN, r multiplies after the matrix; in the paper it does before.
+    As in torch and cuDNN, r is applied after the matrix product; in the paper, before it.
     """
     (h,) = state
     r_x, z_x, n_x = (x @ w.U.T + w.a).chunk(3, dim=-1)
@@ -103,7 +103,7 @@ def step(kind: CellKind, x: Tensor, state: State, weights: CellWeights) -> State
     Args:
         kind: The kind of cell.
         x: The input.
-        state: The state before.
+        state: The previous state.
         weights: The layer's weights.
     """
     return _STEPS[kind](x, state, weights)

@@ -1,4 +1,4 @@
-"""`RecurrentConfig`: the shape of a recurrent network and its kinds of dropout."""
+"""`RecurrentConfig`: the architecture of a recurrent network and its kinds of dropout."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from idiolect.nn.recurrent.recurrent_cells import CellKind
 __all__ = ["DropoutShape", "RecurrentConfig"]
 
 DropoutShape = Literal["element", "sequence"]
-"""Whether dropout draws anew for each `element`, or one mask that a whole `sequence` shares."""
+"""Whether dropout samples each `element` independently, or one mask per `sequence`."""
 
 _RATES = (
     "embedding_dropout",
@@ -39,13 +39,13 @@ class RecurrentConfig:
     vocab_size: int
     """Rows of the token embedding."""
     hidden_size: int
-    """Size of the last layer's states, which the head and an encoder read."""
+    """Size of the last layer's states, which are the input of the head and of an encoder."""
     inner_size: int
     """Size of the states of the layers before the last one."""
     embedding_size: int
     """Size of the token embedding."""
     num_layers: int
-    """Recurrent layers, one on top of the other."""
+    """Number of stacked recurrent layers."""
     cell: CellKind = "lstm"
     """`lstm` (Hochreiter & Schmidhuber 1997; forget gate: Gers et al. 2000), `gru` (Cho et al.
     2014, 1406.1078), or a plain network with `tanh` (Elman 1990) or `relu` (Le et al. 2015,
@@ -55,17 +55,17 @@ class RecurrentConfig:
     """`element` (Zaremba et al. 2014, 1409.2329) or `sequence`, called variational (Gal &
     Ghahramani 2016, 1512.05287)."""
     embedding_dropout: float = 0.0
-    """Share of the vocabulary's rows that a training pass does not see: a word is absent wherever
-    it occurs (Gal & Ghahramani 2016)."""
+    """Share of vocabulary rows dropped in a training pass: all occurrences of a word are dropped
+    together (Gal & Ghahramani 2016)."""
     input_dropout: float = 0.0
-    """On what the first layer reads."""
+    """Dropout on the input of the first layer."""
     hidden_dropout: float = 0.0
-    """Between layers."""
+    """Dropout between layers."""
     output_dropout: float = 0.0
-    """On the last layer's output."""
+    """Dropout on the last layer's output."""
     weight_dropout: float = 0.0
-    """On the matrices from state to state, once a pass (DropConnect; Merity et al. 2017,
-    1708.02182)."""
+    """Dropout on the state-to-state matrices, sampled once per forward pass (DropConnect; Merity et
+    al. 2017, 1708.02182)."""
     activation_regularization: float = 0.0
     """Weight of the mean square of the last layer's output after dropout (AR, Merity et al.)."""
     temporal_activation_regularization: float = 0.0
@@ -73,8 +73,8 @@ class RecurrentConfig:
     (TAR, Merity et al.)."""
 
     vanishing_penalty: float = 0.0
-    """Weight of Ω, which keeps gradients from vanishing on their way back through time (Pascanu et
-    al. 2013, 1211.5063); of plain networks, on texts without padding."""
+    """Weight of Ω, which keeps gradients from vanishing in backpropagation through time (Pascanu et
+    al. 2013, 1211.5063); only for plain networks, on texts without padding."""
 
     tasks: tuple[Task, ...] = ("language",)
     """Task heads on top of the network."""
@@ -138,12 +138,12 @@ class RecurrentConfig:
 
     @property
     def max_position_embeddings(self) -> int:
-        """There is no limit: 0."""
+        """Maximum length: 0, which means unlimited."""
         return 0
 
     @property
     def head(self) -> TransformerConfig:
-        """The configuration of the language-model head, in the terms that all heads share."""
+        """The configuration of the language-model head, in the form that all heads use."""
         return TransformerConfig(
             vocab_size=self.vocab_size,
             hidden_size=self.hidden_size,
@@ -155,7 +155,7 @@ class RecurrentConfig:
             head_bias=self.head_bias,
         )
 
-    # What model families ask of every configuration.
+    # Properties that model families require of every configuration.
     gated: ClassVar[bool] = False
     has_position_table: ClassVar[bool] = False
     num_attention_heads: ClassVar[int] = 1
@@ -164,5 +164,5 @@ class RecurrentConfig:
 
     @property
     def num_decoder_layers(self) -> int:
-        """The layers read from left to right, like a decoder's."""
+        """Number of layers, which are causal like a decoder's."""
         return self.num_layers

@@ -1,8 +1,8 @@
-"""What happens to gradients on their way back through time: they vanish, or they explode.
+"""Measure vanishing and exploding gradients in backpropagation through time.
 
-A gradient that goes back from step t+1 to step t is multiplied by the Jacobian of the state,
-J_t = ∂h_{t+1}/∂h_t. Over many steps it shrinks to nothing where these shorten it, and grows without
-bound where they lengthen it (Bengio et al. 1994; Pascanu et al. 2013, 1211.5063).
+From step t+1 to step t, a gradient is multiplied by the Jacobian of the state, J_t = ∂h_{t+1}/∂h_t.
+Over many steps it vanishes if the Jacobians shorten it, and explodes if they lengthen it (Bengio et
+al. 1994; Pascanu et al. 2013, 1211.5063).
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ def gradients_through_time(
 ) -> Tensor:
     """Return ‖∂E/∂h_t‖ of each layer and step, along all paths through time, without dropout.
 
-    The layers run as their equations say, since the fused kernels keep no state in between.
-
+    The layers are computed by their equations, since the fused kernels do not return intermediate
+    states.
     Shape: input_ids (batch, length), result (layers, length).
 
     Args:
-        network: The network; its gradients stay as they are.
+        network: The network; its gradients are unchanged.
         input_ids: Texts without padding.
         loss: Returns E from the last layer's states (batch, length, hidden_size).
     """

@@ -1,4 +1,4 @@
-"""One recurrent layer, computed by torch's fused kernels, and sequences packed for them."""
+"""A recurrent layer computed by torch's fused kernels, and packed sequences for it."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ _KERNELS: dict[CellKind, Any] = {
 
 @dataclass(frozen=True)
 class Sequences:
-    """Sequences of unequal length without padding: the first tokens of all, then the second, …
+    """Sequences of unequal length without padding: all first tokens, then all second ones, …
 
     The order is that of `torch.nn.utils.rnn.PackedSequence`: the longest sequence comes first.
     """
 
     index: Tensor
-    """Place of each token in the flattened grid. (tokens,)."""
+    """Index of each token in the flattened grid. (tokens,)."""
     sequence: Tensor
-    """Which sequence each token belongs to, counted from the longest. (tokens,)."""
+    """Number of each token's sequence, counted from the longest. (tokens,)."""
     rows: Tensor
     """The grid's row of each sequence. (sequences,)."""
     steps: Tensor
@@ -69,11 +69,11 @@ class Sequences:
         )
 
     def pack(self, grid: Tensor) -> Tensor:
-        """Take the tokens out of a grid. Shape: (batch, length, width) to (tokens, width)."""
+        """Remove the padding of a grid. Shape: (batch, length, width) to (tokens, width)."""
         return grid.flatten(0, 1)[self.index]
 
     def unpack(self, packed: Tensor) -> Tensor:
-        """Put the tokens back into a grid, zeros elsewhere. The inverse of `pack`."""
+        """Restore the grid, with zeros at padding. The inverse of `pack`."""
         grid = packed.new_zeros(self.shape.numel(), packed.shape[-1])
         return grid.index_copy(0, self.index, packed).view(*self.shape, -1)
 
@@ -85,8 +85,8 @@ class RecurrentLayer(nn.Module):
         kind: The kind of cell.
         input_size: Size of the input.
         hidden_size: Size of the state.
-        weight_dropout: Share of the numbers of `weight_hh` that a training pass sets to zero. The
-            parameter itself is not replaced, so optimizers, gradients and files see the raw matrix.
+        weight_dropout: Share of the elements of `weight_hh` that a training pass sets to zero. The
+            parameter itself is unchanged, so optimizers, gradients and files use the raw matrix.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class RecurrentLayer(nn.Module):
         self.weight_dropout = weight_dropout
         size = _GATES[kind] * hidden_size
         self.weight_ih = nn.Parameter(torch.empty(size, input_size))
-        """From input to gates; an LSTM's are input, forget, new, output."""
+        """From input to gates; an LSTM's are input, forget, candidate, output."""
         self.weight_hh = nn.Parameter(torch.empty(size, hidden_size))
         """From state to gates."""
         self.bias_ih = nn.Parameter(torch.empty(size))
@@ -111,10 +111,10 @@ class RecurrentLayer(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Draw the matrices from U(±1/√hidden_size); an LSTM's forget gate starts open.
+        """Initialize matrices from U(±1/√hidden_size); an LSTM's forget gate starts open.
 
-        torch adds two biases. The forget gate's is 1 in one and 0 in the other (Jozefowicz et al.
-        2015): with 1 in both it would be 2.
+        torch adds two biases. That of the forget gate is 1 in one and 0 in the other, so the sum is
+        1 (Jozefowicz et al. 2015).
         """
         bound = 1 / math.sqrt(self.hidden_size)
         for matrix in (self.weight_ih, self.weight_hh):
@@ -126,7 +126,7 @@ class RecurrentLayer(nn.Module):
 
     @property
     def weights(self) -> CellWeights:
-        """The weights as the equations name them, without dropout."""
+        """The weights by their names in the equations, without dropout."""
         return CellWeights(self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
 
     def first_state(self, batch: int) -> State:
@@ -137,7 +137,7 @@ class RecurrentLayer(nn.Module):
     def forward(
         self, x: Tensor, state: State | None = None, sequences: Sequences | None = None
     ) -> tuple[Tensor, State]:
-        """Read sequences.
+        """Run the layer over sequences.
 
         Shape: x and result (batch, length, width), or (tokens, width) if packed; each tensor of a
             state (batch, hidden_size), in the order of the sequences if packed.
@@ -151,7 +151,7 @@ class RecurrentLayer(nn.Module):
             The state h of each step, and the state after each sequence's last one.
 
         Raises:
-            InputError: The state is of another batch size.
+            InputError: The state has another batch size.
         """
         batch = len(x) if sequences is None else len(sequences.rows)
         state = self.first_state(batch) if state is None else state
@@ -163,13 +163,13 @@ class RecurrentLayer(nn.Module):
         if not x.numel():
             return x.new_zeros(*x.shape[:-1], self.hidden_size), state
         rate = dropout_rate(self.weight_dropout, self.training)
-        # A fresh tensor each pass: the raw matrix stays the parameter, and receives the gradient.
+        # A new tensor in each pass: the raw matrix stays the parameter, and receives the gradient.
         weight_hh = drop(self.weight_hh, rate)
         flat = [self.weight_ih, weight_hh, self.bias_ih, self.bias_hh]
         before = tuple(part.to(x.dtype)[None] for part in state)
         given: Any = before if len(before) > 1 else before[0]
         settings = (True, 1, 0.0, self.training, False)  # biases, layers, dropout, …, directions
-        # In the weights' own format: the kernels have no autocast.
+        # In the dtype of the weights: the kernels do not support autocast.
         with torch.autocast(x.device.type, enabled=False):
             if sequences is None:
                 output, *after = _KERNELS[self.kind](x, given, flat, *settings, True)

@@ -1,8 +1,8 @@
 """`RecurrentNetwork`: RNN, LSTM and GRU language models, and AWD-LSTM.
 
-They differ in their `RecurrentConfig` only. A text is read from left to right into a state of fixed
-size; a token's hidden state depends on all tokens before it and on none after it. Padding is not
-read, on either side, and documents packed in a row do not see one another.
+They differ only in their `RecurrentConfig`. A text is read from left to right into a state of fixed
+size; a token's hidden state depends on it and all earlier tokens, and on no later ones. Padding on
+either side is skipped, and documents packed in a row are independent.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class RecurrentNetwork(Network):
     """Recurrent layers between an embedding and a language-model head.
 
     Raises:
-        InputError: Ids outside the vocabulary, a mask of another shape, or a state of another
-            batch size.
+        InputError: Ids are outside the vocabulary, the mask has another shape, or the state has
+            another batch size.
     """
 
     config: RecurrentConfig
@@ -72,7 +72,7 @@ class RecurrentNetwork(Network):
     def init_weights(self, seed: int) -> None:
         """Initialize all weights, reproducibly for a seed.
 
-        Embedding and head are uniform in ±0.1, layers as `RecurrentLayer` says, biases zero.
+        Embedding and head are uniform in ±0.1, layers are as in `RecurrentLayer`, biases are zero.
         """
         with torch.random.fork_rng([]):
             torch.manual_seed(seed)
@@ -98,7 +98,7 @@ class RecurrentNetwork(Network):
             input_ids: The token ids; with a cache, those after the cached ones.
             attention_mask: 0 for padding and 1 for text, or ascending document numbers. With a
                 cache it may also cover the tokens before.
-            cache: The states of the text before, which is replaced by those after.
+            cache: The states after the earlier text; updated in place.
             return_logits: Whether to score the vocabulary.
         """
         raw, sequences = self._read(input_ids, attention_mask, cache)
@@ -121,8 +121,8 @@ class RecurrentNetwork(Network):
     ) -> Tensor:
         """Return the last layer's states; see `Network.text_states`.
 
-        Without output dropout, which belongs to predicting tokens (as in ULMFiT, 1801.06146):
-        texts would differ by their masks more than by what they say.
+        Output dropout, which is meant for predicting tokens, is omitted (as in ULMFiT, 1801.06146):
+        texts would differ more by their dropout masks than by their content.
 
         Raises:
             InputError: `bidirectional` is set.
@@ -138,7 +138,7 @@ class RecurrentNetwork(Network):
         """Return a network of the first layers only, which shares its weights with this one.
 
         Raises:
-            InputError: It does not have so many layers, or they are of another size than the last.
+            InputError: It does not have that many layers, or their size differs from the last's.
         """
         if not 1 <= count <= len(self.layers):
             raise InputError(
@@ -163,7 +163,7 @@ class RecurrentNetwork(Network):
     def _read(
         self, input_ids: Tensor, attention_mask: Tensor | None, cache: RecurrentCache | None
     ) -> tuple[Tensor, Sequences | None]:
-        """Return the last layer's states, and how they are packed if there is padding."""
+        """Return the last layer's states, and their packing if there is padding."""
         mask = self._check(input_ids, attention_mask, cache)
         if cache is not None and cache.states and len(cache.states[0][0]) != len(input_ids):
             raise InputError(
@@ -203,7 +203,7 @@ class RecurrentNetwork(Network):
     def _run(
         self, x: Tensor, cache: RecurrentCache | None, sequences: Sequences | None, batch: int
     ) -> tuple[Tensor, list[State]]:
-        """Run the layers; return the last one's states and, for a cache, all layers' last ones."""
+        """Run the layers; return the last one's states and, for a cache, all final states."""
         states: list[State] = []
         omega = self.config.vanishing_penalty if self.training else 0.0
         for number, layer in enumerate(self.layers):
@@ -220,7 +220,7 @@ class RecurrentNetwork(Network):
             if omega and sequences is None:
                 x = penalize_vanishing(layer, x, omega)
             if cache is not None:
-                if sequences is not None:  # a row of padding alone keeps its state
+                if sequences is not None:  # a row that contains only padding keeps its state
                     after = tuple(
                         old.index_copy(0, sequences.rows, new)
                         for old, new in zip(whole, after, strict=True)
@@ -229,7 +229,7 @@ class RecurrentNetwork(Network):
         return x, states
 
     def _penalty(self, raw: Tensor, dropped: Tensor, sequences: Sequences | None) -> Tensor | None:
-        """Return AR and TAR in training, the sum of their weighted means; `None` without."""
+        """Return the weighted sum of AR and TAR in training; `None` if not used."""
         config = self.config
         alpha, beta = config.activation_regularization, config.temporal_activation_regularization
         if not self.training or torch.is_inference_mode_enabled() or not (alpha or beta):
@@ -239,8 +239,8 @@ class RecurrentNetwork(Network):
             if sequences is None:
                 change = raw[:, 1:] - raw[:, :-1]
             else:
-                # Packed step by step: a token's predecessor is as many places before it as
-                # sequences reached the step before.
+                # Packed step by step: a token's predecessor is n positions before it, where n is
+                # the number of sequences at the previous step.
                 back = torch.repeat_interleave(sequences.steps[:-1], sequences.steps[1:])
                 later = torch.arange(int(sequences.steps[:1].sum()), len(raw))
                 change = raw[later.to(raw.device)] - raw[(later - back).to(raw.device)]
@@ -251,7 +251,7 @@ class RecurrentNetwork(Network):
     def _check(
         self, input_ids: Tensor, mask: Tensor | None, cache: RecurrentCache | None
     ) -> Tensor | None:
-        """Check a batch; return the mask of the new tokens, or `None` if all are text."""
+        """Check a batch; return the mask of the new tokens, or `None` if there is no padding."""
         self.check_ids(input_ids)
         if mask is None:
             return None

@@ -1,4 +1,4 @@
-"""`RecurrentCache`: what a recurrent network remembers of the text before."""
+"""`RecurrentCache`: the state of a recurrent network after the text so far."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class RecurrentCache:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> RecurrentCache:
-        """Return the cache of what `tensors` returned."""
+        """Return the cache with the states that `tensors` returned."""
         layers: dict[int, dict[int, Tensor]] = {}
         for name, tensor in tensors.items():
             layer, number = map(int, name.split("."))
@@ -48,6 +48,6 @@ class RecurrentCache:
         self.states = [tuple(part[rows] for part in state) for state in self.states]
 
     def detached(self) -> RecurrentCache:
-        """Return the same states without their history: gradients end here."""
+        """Return the same states detached from the autograd graph."""
         states = [tuple(part.detach() for part in state) for state in self.states]
         return RecurrentCache(states, self.length)

@@ -1,4 +1,4 @@
-"""Ω, the regulariser of vanishing gradients, for plain networks (Pascanu et al. 2013)."""
+"""Ω, a regulariser against vanishing gradients, for plain networks (Pascanu et al. 2013)."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ __all__ = ["penalize_vanishing", "state_gradients", "vanishing_penalty"]
 
 
 def penalize_vanishing(layer: RecurrentLayer, states: Tensor, weight: float) -> Tensor:
-    """Return the states as they are; a backward pass through them adds the gradient of Ω.
+    """Return the states unchanged; a backward pass through them adds the gradient of Ω.
 
-    Ω depends on the gradient of the loss, so it is known on the way back only: it trains the layer
-    and does not appear in the loss. It is multiplied by the number of states, so that it has the
-    weight that is asked for where the loss is a sum that is divided by as many tokens.
+    Ω depends on the gradient of the loss, so it is known only in the backward pass: it trains the
+    layer, but is not part of the reported loss. It is multiplied by the number of states, because
+    the summed loss is later divided by the number of tokens.
 
     Shape: states and result (batch, length, hidden_size).
 
     Args:
         layer: A plain recurrent layer.
         states: Its states h_1 … h_T.
-        weight: What Ω is multiplied by.
+        weight: The weight of Ω.
 
     Raises:
         ConfigError: As for `vanishing_penalty`.
@@ -83,12 +83,12 @@ def state_gradients(layer: RecurrentLayer, states: Tensor, immediate: Tensor) ->
 
 
 def vanishing_penalty(layer: RecurrentLayer, states: Tensor, grads: Tensor) -> Tensor:
-    """Return Ω, which is small where a gradient keeps its length from each step to the one before.
+    """Return Ω, which is small if a gradient keeps its norm from each step to the previous one.
 
         Ω = mean over texts of Σ_t ( ‖δ_{t+1} J_t‖ / ‖δ_{t+1}‖ - 1 )²,   δ_t = ∂E/∂h_t
 
-    As in Pascanu et al. (2013), only the immediate partial derivative is taken: states and δ are
-    constants, so the gradient of Ω reaches the matrix from state to state alone.
+    As in Pascanu et al. (2013), only the immediate partial derivative is used: states and δ are
+    treated as constants, so only the state-to-state matrix receives a gradient of Ω.
 
     Shape: states and grads (batch, length, hidden_size), result a scalar.
 
@@ -104,7 +104,7 @@ def vanishing_penalty(layer: RecurrentLayer, states: Tensor, grads: Tensor) -> T
     later = grads[:, 1:]
     back = (later * _slopes(layer, states)[:, 1:]) @ layer.weight_hh
     lengths = later.norm(dim=-1)
-    kept = lengths > 1e-20  # a gradient of zero has no length to keep
+    kept = lengths > 1e-20  # a gradient of zero has no norm to preserve
     ratio = back.norm(dim=-1)[kept] / lengths[kept]
     penalty: Tensor = (ratio - 1).square().sum() / len(states)
     return penalty

@@ -1,4 +1,4 @@
-"""Score functions of attention: how well a decoder state fits each source position.
+"""Attention score functions: how well a decoder state matches each source position.
 
     dot          q·k                          Luong et al. 2015 (1508.04025)
     scaled_dot   q·k / √width                 Vaswani et al. 2017 (1706.03762)
@@ -6,10 +6,10 @@
     additive     vᵀ tanh(W q + U k)           Bahdanau et al. 2015 (1409.0473)
     concat       vᵀ tanh(W [q; k])            Luong et al. 2015: the same function, W beside U
     cosine       β · cos(q, k), β learned     Graves et al. 2014 (1410.5401), content-based
-    location     W q: one score per place     Luong et al. 2015
+    location     W q: one score per position  Luong et al. 2015
 
-All are modules with two methods: `keys` computes what depends on the source alone, once for all
-steps, and `forward` scores queries against it.
+All are modules with two methods: `keys` computes the part that depends only on the source, once for
+all steps, and `forward` scores queries against it.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ ScoreName = Literal["dot", "scaled_dot", "general", "additive", "concat", "cosin
 
 
 class AttentionScore(nn.Module, ABC):
-    """How well each query fits each key."""
+    """Scores how well each query matches each key."""
 
     def keys(self, memory: Tensor) -> Tensor:
-        """Return what is scored against: the source's states, or a map of them.
+        """Return the keys: the source's states, or a linear map of them.
 
         Shape: (batch, source, width), both.
         """
@@ -134,7 +134,7 @@ class CosineScore(AttentionScore):
 
 
 class LocationScore(AttentionScore):
-    """W q: the score of a position does not depend on what is there."""
+    """W q: the score of a position does not depend on the source's content."""
 
     def __init__(self, width: int, positions: int) -> None:
         super().__init__()

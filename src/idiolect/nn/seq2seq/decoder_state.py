@@ -1,4 +1,4 @@
-"""The state of a recurrent decoder between two steps: of constant size, whatever the length."""
+"""The state of a recurrent decoder between two steps, whose size does not grow with the target."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ CellState = Tensor | tuple[Tensor, Tensor]
 
 
 class DecoderState:
-    """What a recurrent decoder keeps: its source, its recurrent state and what attention left."""
+    """A recurrent decoder's encoded source, recurrent state and attention state."""
 
     def __init__(self) -> None:
         self.length = 0
-        """Number of steps done."""
+        """Number of completed steps."""
         self.memory: Tensor | None = None
         """The encoder's states, padded on the right. (batch, source, width)."""
         self.keys: Tensor | None = None
-        """What attention scores against. (batch, source, width)."""
+        """The keys of attention. (batch, source, width)."""
         self.mask: Tensor | None = None
-        """Which positions hold a token. (batch, source), bool."""
+        """Mask of the positions with a token. (batch, source), bool."""
         self.order: Tensor | None = None
         """The place of each position in the given source, if padding was moved. (batch, source)."""
         self.source_ids: Tensor | None = None
-        """The source, to copy from. (batch, source)."""
+        """The source ids, to copy from. (batch, source)."""
         self.recurrent: CellState | None = None
         """The decoder's state."""
         self.fed: Tensor | None = None
-        """The output of the last step, if the next one reads it. (batch, 1, width)."""
+        """The output of the last step, if it is an input of the next one. (batch, 1, width)."""
         self.coverage: Tensor | None = None
-        """The sum of the weights so far. (batch, 1, source)."""
+        """The sum of the attention weights so far (coverage). (batch, 1, source)."""
 
     @property
     def query(self) -> Tensor:
@@ -43,10 +43,10 @@ class DecoderState:
         return hidden[-1][:, None]
 
     def check_rows(self, rows: int) -> None:
-        """Refuse a batch of another size.
+        """Check that a batch has as many texts as the state.
 
         Raises:
-            InputError: The state is of another number of texts.
+            InputError: The numbers differ.
         """
         if self.memory is not None and len(self.memory) != rows:
             raise InputError(

@@ -1,4 +1,4 @@
-"""`Seq2Seq`: a recurrent encoder-decoder with a slot for the attention's score function.
+"""`Seq2Seq`: a recurrent encoder-decoder with a choice of attention score functions.
 
     Sutskever 2014   deep LSTM, source reversed, no attention
     Bahdanau 2015    bidirectional GRU; the query is the previous state, the context an input
@@ -6,8 +6,8 @@
                      step reads
     See 2017         copies of source tokens, and coverage
 
-All are configurations. Without feedback from attention to the next step, all steps of a known
-target run at once; otherwise step by step.
+All are configurations. If attention does not feed into the next step, all steps of a known target
+are computed at once; otherwise they are computed one by one.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Seq2Seq(Network):
     """A recurrent encoder-decoder.
 
     Raises:
-        InputError: Ids outside the vocabulary, an empty source, a mask of another shape, or a cache
-            of another batch size.
+        InputError: Ids are outside the vocabulary, a source is empty, a mask has another shape, or
+            a cache has another batch size.
     """
 
     config: Seq2SeqConfig
@@ -148,9 +148,9 @@ class Seq2Seq(Network):
             attention_mask: 0 for padding, on either side, and 1 for text.
             decoder_input_ids: The decoder's input; by default `input_ids`, shifted right by one.
                 Padding is on the right.
-            decoder_attention_mask: Not needed: a step depends on no later one.
-            cache: The state after earlier steps; `decoder_input_ids` then holds the new ones only,
-                and a cache that holds a source is not given another.
+            decoder_attention_mask: Not needed, because a step does not depend on later ones.
+            cache: The state after earlier steps; `decoder_input_ids` then contains only the new
+                ids. If it already contains a source, `input_ids` is not encoded again.
             return_logits: Whether to score the vocabulary.
         """
         state = DecoderState() if cache is None else cache
@@ -201,7 +201,7 @@ class Seq2Seq(Network):
         return torch.zeros_like(memory).scatter(1, order[..., None].expand_as(memory), memory)
 
     def new_cache(self) -> DecoderState:
-        """Return an empty state, for a source to come."""
+        """Return an empty state, without a source."""
         return DecoderState()
 
     def start_ids(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
@@ -248,7 +248,7 @@ class Seq2Seq(Network):
             state.coverage = state.memory.new_zeros(len(ids), 1, ids.shape[1])
 
     def _encode(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, CellState]:
-        """Return the source's states and the decoder's first one, of right-padded ids."""
+        """Return the encoder's states and the decoder's initial state for right-padded ids."""
         self.check_ids(ids)
         lengths = mask.sum(-1)
         if not ids.numel() or int(lengths.min()) < 1:
@@ -271,7 +271,7 @@ class Seq2Seq(Network):
         return memory, self._bridge(last)
 
     def _bridge(self, last: CellState) -> CellState:
-        """Map the encoder's last states to the decoder's first. Shape: (layers, batch, width)."""
+        """Map the encoder's final states to the decoder's initial ones. (layers, batch, width)."""
         if not self.config.bidirectional:
             return last
         parts = last if isinstance(last, tuple) else (last,)
@@ -328,7 +328,7 @@ class Seq2Seq(Network):
         return read
 
     def _read_out(self, output: Tensor, embedded: Tensor, read: Alignment | None) -> Tensor:
-        """Join the decoder's output and what it read. Shape: (batch, steps, width)."""
+        """Combine the decoder's output with the context. Shape: (batch, steps, width)."""
         if self.readout is None or read is None:
             joined = output
         elif self.reads_before_step:
@@ -347,7 +347,7 @@ class Seq2Seq(Network):
         embedded: Tensor,
         read: Alignment | None,
     ) -> Tensor:
-        """Return log-probabilities: of the vocabulary, mixed with copies of the source's tokens."""
+        """Return log-probabilities of the vocabulary, mixed with copies of the source's tokens."""
         assert read is not None
         assert self.copy_gate is not None
         assert state.source_ids is not None
@@ -363,7 +363,7 @@ def _right_padded(ids: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Ten
     """Move padding to the right.
 
     Returns:
-        The ids, their mask, and the place of each in the given row; `None` if nothing moved.
+        The ids, their mask, and the original position of each; `None` if nothing moved.
     """
     if mask is None:
         return ids, torch.ones_like(ids, dtype=torch.bool), None
@@ -383,7 +383,7 @@ def _right_padded(ids: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Ten
 
 
 def _moved_back(weights: Tensor, order: Tensor | None) -> Tensor:
-    """Return weights over right-padded sources in the order of the given ones. (…, source)."""
+    """Map weights over right-padded sources back to the original positions. (…, source)."""
     if order is None:
         return weights
     return torch.zeros_like(weights).scatter(-1, order[:, None].expand_as(weights), weights)

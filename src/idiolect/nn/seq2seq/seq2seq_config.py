@@ -1,4 +1,4 @@
-"""The configuration of a recurrent encoder-decoder: one dataclass for all published ones."""
+"""The configuration of a recurrent encoder-decoder: one dataclass for all published variants."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ class Seq2SeqConfig:
     """The score function; see `attention_scores`."""
     query: QueryState = "current"
     """The decoder state that is the query: the `previous` one, whose context is an input of the
-    step (Bahdanau), or the `current` one, whose context joins the step's output (Luong)."""
+    step (Bahdanau), or the `current` one, whose context is combined with the output (Luong)."""
     attention_range: AttentionRange = "global"
-    """All positions, a window around the step's number (`local-m`), or around a predicted position
-    (`local-p`)."""
+    """All positions (global), a window around the step's number (`local-m`), or a window around a
+    predicted position (`local-p`)."""
     attention_window: int = 10
     """D: positions on each side of the window's centre."""
     hard_attention: bool = False
-    """Read one position instead of a mean: sampled in training, with a REINFORCE loss (Xu et al.
-    2015, 1502.03044), and the likeliest one otherwise."""
+    """Hard attention to one position instead of a weighted mean: sampled in training, with a
+    REINFORCE loss (Xu et al. 2015, 1502.03044), otherwise the most probable one."""
     input_feeding: bool = False
-    """Whether a step reads the attentional output of the one before it (Luong)."""
+    """Whether the attentional output of a step is an input of the next one (Luong)."""
     copy: bool = False
     """Mix the predictions with copies of source tokens (pointer-generator, See et al. 2017,
     1704.04368)."""
@@ -57,9 +57,9 @@ class Seq2SeqConfig:
     """Weight of See et al.'s coverage loss; above 0 the score also reads the sum of earlier
     weights."""
     max_position_embeddings: int = 0
-    """The longest source, for attention by location (0: unlimited)."""
+    """Maximum length of a source, for location-based attention (0: unlimited)."""
     dropout: float = 0.0
-    """On embeddings, between layers, and on the output."""
+    """Dropout on embeddings, between layers, and on the output."""
     tie_word_embeddings: bool = True
     """Whether the language-model head shares the weights of the token embedding."""
     pad_token_id: int | None = None
@@ -71,7 +71,7 @@ class Seq2SeqConfig:
     tasks: tuple[Literal["language"], ...] = ("language",)
     """The heads."""
 
-    # What readers of any configuration ask for, and the heads of a Transformer's.
+    # Properties that every configuration has, and those that heads use of `TransformerConfig`.
     position = "none"
     num_attention_heads = 1
     gated = False

@@ -1,4 +1,4 @@
-"""Attention of a recurrent decoder over its source: range, softmax or sampled choice, context."""
+"""Attention of a recurrent decoder over its source: global or local, soft or hard."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Alignment", "SourceAttention"]
 
 @dataclass(frozen=True)
 class Alignment:
-    """What some steps read of the source."""
+    """The result of attention for some decoder steps."""
 
     context: Tensor
     """The weighted mean of the source's states. (batch, steps, width)."""
@@ -60,7 +60,7 @@ class SourceAttention(nn.Module):
         first_step: int = 0,
         coverage: Tensor | None = None,
     ) -> Alignment:
-        """Read the source.
+        """Attend to the source.
 
         Shape: query (batch, steps, width), keys and memory (batch, source, width), mask (batch,
         source) bool, coverage (batch, steps, source).
@@ -69,9 +69,10 @@ class SourceAttention(nn.Module):
             query: The decoder's states.
             keys: `score.keys(memory)`.
             memory: The encoder's states.
-            mask: Which positions hold a token; each text has one at least, padded on the right.
+            mask: Mask of the positions with a token. Each text has at least one; padding is on the
+                right.
             first_step: Number of the first step, for `local-m`.
-            coverage: The sum of earlier weights.
+            coverage: The sum of earlier attention weights.
         """
         scores = self.score(query, keys, coverage)
         visible, closeness = mask[:, None], None

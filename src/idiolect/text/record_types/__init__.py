@@ -1,1 +1,1 @@
-"""The types of record files: how their bytes become rows, and the faults of rows."""
+"""Parsers of record files by type, which report the rows they cannot read."""

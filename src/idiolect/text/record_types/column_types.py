@@ -1,14 +1,14 @@
-r"""The type of each column of text cells, such as those of a CSV file.
+r"""Infer the type of each column of text cells, such as those of a CSV file.
 
-All cells of a column get one type, so that a filter compares like with like. It is decided on the
-whole column, and is the first of these that every cell allows. An empty cell has no value, and in
-a column that is not text neither has one in which a program wrote that the value is missing: `NA`
-(R), `NaN` (pandas), `NULL` and `\N` (databases), `None`.
+All cells of a column get the same type, so that filters compare values of one type. It is the first
+of the types below that fits every cell of the column. An empty cell is a missing value. So are, in
+a column that is not text, the markers `NA` (R), `NaN` (pandas), `NULL` and `\N` (databases) and
+`None`.
 
 - integer: digits without leading zeros or a plus, up to 2⁵³, which floats represent exactly
-- number: digits with a decimal point, maybe an exponent with a sign: `12.50`, `1e-05`
+- number: digits with a decimal point, an exponent with a sign, or both: `12.50`, `1e-05`
 - boolean: `true` or `false`, in any case
-- text: all else, such as `02139`, `+49 30`, `2E10`, `1,5`, a date or an identifier of 22 digits
+- text: anything else, such as `02139`, `+49 30`, `2E10`, `1,5`, a date or a 22-digit identifier
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _MAX_DIGITS = 17
 
 
 class ColumnTypes:
-    """Decides the types of columns from all of their cells, and converts cells.
+    """Infers the types of columns from all of their cells, and converts cells.
 
     >>> types = ColumnTypes()
     >>> for cell in ("10001", "02139"):

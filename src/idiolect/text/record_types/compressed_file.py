@@ -1,4 +1,4 @@
-"""Open a file that may be compressed, and tell what its name says about its type."""
+"""Open a file that may be compressed, and find its type from its name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["COMPRESSIONS", "file_state", "file_type", "is_compressed", "open_file"]
 
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
-"""Endings of compressed files, after the ending of the type."""
+"""Suffixes of compressed files, after the suffix of the type."""
 _MAGIC = {b"\x1f\x8b\x08": ".gz", b"\xfd7zXZ\x00": ".xz", b"\x28\xb5\x2f\xfd": ".zst"}
 _OTHER = {
     b"PK\x03\x04": "a ZIP archive or an Excel workbook",
@@ -28,7 +28,7 @@ _OTHER = {
 
 
 def file_type(path: Path) -> str:
-    """Return the ending that names a file's type, such as `.csv`, in lower case.
+    """Return the suffix that names a file's type, such as `.csv`, in lower case.
 
     >>> from pathlib import Path
     >>> file_type(Path("shop.CSV.gz"))
@@ -41,14 +41,14 @@ def file_type(path: Path) -> str:
 
 
 def is_compressed(path: Path) -> bool:
-    """Return whether a file's name or its first bytes say that it is compressed."""
+    """Return whether a file's name or first bytes indicate that it is compressed."""
     return _compression(path) != ""
 
 
 def file_state(path: Path) -> tuple[int, int, bytes]:
-    """Return what differs once a file has changed: its time of change, size and first bytes.
+    """Return modification time, size and first bytes of a file, to detect that it has changed.
 
-    The clock of a file system may stand still for some milliseconds.
+    The time alone is not enough: file systems update it only every few milliseconds.
 
     Raises:
         InputError: There is no such file.
@@ -59,10 +59,10 @@ def file_state(path: Path) -> tuple[int, int, bytes]:
 
 @contextmanager
 def open_file(path: Path) -> Iterator[BufferedIOBase]:
-    """Open a file to read its bytes, decompressed if it is compressed.
+    """Open a file to read its bytes, decompressing it if necessary.
 
     Raises:
-        InputError: It is missing, a folder, truncated or damaged; also while it is read.
+        InputError: It is missing, a folder, truncated or damaged; may be raised while reading.
     """
     try:
         with _open(path, _compression(path)) as file:
@@ -70,7 +70,7 @@ def open_file(path: Path) -> Iterator[BufferedIOBase]:
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise _unreadable(path, error) from error
     except Exception as error:
-        if type(error).__name__ != "LZMAError":  # of a module that is imported if it is needed
+        if type(error).__name__ != "LZMAError":  # by name, because lzma is imported lazily
             raise
         raise _unreadable(path, error) from error
 

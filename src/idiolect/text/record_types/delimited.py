@@ -1,10 +1,10 @@
 r"""Records of a delimited file (`.csv`, `.tsv`): the first line names the columns.
 
-The delimiter is the one of `,` `;` tab `|` `#` with which the rows have as many cells as the
-header; if several do, the usual one of the file's type. Excel's first line `sep=;` is understood.
-A column without a name is called `column_3`, and is in a record only if its cell is not empty. Of
-columns with one name the later ones get a number, such as `name_2`. R's `write.table` names all
-columns but the first, which has the names of the rows: so a header may be one name shorter.
+The delimiter is whichever of `,` `;` tab `|` `#` gives the rows as many cells as the header; in a
+tie, the usual one for the file type. Excel's first line `sep=;` is recognized. A column without a
+name is called `column_3`, for example, and is omitted from records in which its cell is empty.
+Repeated column names are numbered, such as `name_2`. The header may be one name shorter than the
+rows, because R's `write.table` writes no name for the first column, which holds row names.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 
 
 def read_table(path: Path, limit: int) -> Iterator[tuple[int, dict[str, str] | Fault]]:
-    """Stream the records of a delimited file with the number of their first line.
+    """Stream the records of a delimited file, each with the number of its first line.
 
     Args:
         path: The file.
-        limit: The longest line, and the longest cell over several lines, in bytes.
+        limit: Maximum length in bytes of a line, and of a cell that spans several lines.
 
     Raises:
         InputError: The file, or its first line, cannot be read.
@@ -88,7 +88,7 @@ def read_table(path: Path, limit: int) -> Iterator[tuple[int, dict[str, str] | F
 
 
 def column_names(header: list[str]) -> list[str]:
-    """Return a name of its own for each column.
+    """Return a unique name for each column.
 
     >>> column_names(["id", "name", "", "name"])
     ['id', 'name', 'column_3', 'name_2']
@@ -115,7 +115,7 @@ def _lacks_row_names(path: Path, state: tuple[int, int, bytes], limit: int, deli
 
 
 def _has_row_names(header: list[str], rows: list[list[str] | Fault]) -> bool:
-    """Return whether all rows begin with a name of their own, in a column without a name."""
+    """Return whether all rows begin with a unique row name, in a column missing from the header."""
     read = [row for row in rows if not isinstance(row, Fault)]
     return (
         bool(read)
@@ -155,7 +155,7 @@ def _is_regular(path: Path, state: tuple[int, int, bytes], limit: int, delimiter
 
 @lru_cache(maxsize=1024)
 def _delimiter(path: Path, state: tuple[int, int, bytes], limit: int) -> str:
-    """Detect the delimiter; it is empty if there is a single column."""
+    """Detect the delimiter; an empty string if there is a single column."""
     sample = _sample(path, limit)
     if not sample:
         return ""
@@ -172,7 +172,7 @@ def _delimiter(path: Path, state: tuple[int, int, bytes], limit: int) -> str:
 
 
 def _sample(path: Path, limit: int) -> list[tuple[int, str | Fault]]:
-    """Return the first lines, from the first that is not blank."""
+    """Return the first lines, beginning at the first that is not blank."""
     lines: list[tuple[int, str | Fault]] = []
     size = 0
     for number, line in islice(read_lines(path, limit), _SAMPLE_LINES):
@@ -193,7 +193,7 @@ def _best_delimiter(sample: list[tuple[int, str | Fault]], usual: str) -> str:
         header, *rows = (cells for _, cells in reader.rows(sample))
         if isinstance(header, Fault) or len(header) < 2:
             continue
-        # The first column has no name where pandas and R write the numbers of the rows.
+        # pandas and R write row numbers in a first column without a name.
         if delimiter != usual and not all(cell.strip() for cell in header[1:]):
             continue
         width = len(header) + _has_row_names(header, rows)

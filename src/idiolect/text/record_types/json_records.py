@@ -1,13 +1,13 @@
-"""Records of JSON files: one on each line, pretty-printed ones, or an array of them.
+"""Records of JSON files: one per line (JSON Lines), pretty-printed, or in an array.
 
-A file whose lines are not JSON by themselves is read as a sequence of values; the elements of an
-array at the top are records. In such a file, one that is malformed hides where the next begins, so
-it is an error.
+A file whose lines are not JSON values by themselves is read as a sequence of values; the elements
+of a top-level array are records. In such a file a malformed record is an error, because the start
+of the next record cannot be found.
 
-If the only object of a file has no id and no text itself, the objects of its list are the records,
-or its values, by their ids.
+If the file is a single object that has neither an id nor a text, the records are the objects in its
+list, or its values, whose ids are the keys.
 
-`NaN` is read as null, as programs write it for a missing number.
+`NaN` is read as null, because programs write it for a missing number.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ _PYTHON_DICT = re.compile(r"\s*\{\s*'")
 
 
 def read_json(path: Path, limit: int) -> Iterator[tuple[int, Any]]:
-    """Stream the values of a JSON file with the number of their line.
+    """Stream the values of a JSON file, each with its line number.
 
     Args:
         path: The file.
-        limit: The largest value in bytes.
+        limit: Maximum size of a value, in bytes.
 
     Yields:
-        The line's number; an object, another value, or a `Fault` if the line cannot be read.
+        Line number; an object, another value, or a `Fault` if the line cannot be read.
 
     Raises:
-        InputError: The file cannot be read, or is damaged where lines are not values.
+        InputError: The file cannot be read, or is malformed and does not have one value per line.
     """
     if not _has_a_value_on_each_line(path, limit):
         yield from _unwrapped(path, _values(path, limit))
@@ -66,7 +66,7 @@ def read_json(path: Path, limit: int) -> Iterator[tuple[int, Any]]:
 
 
 def _lines(path: Path, limit: int) -> Iterator[tuple[int, Any]]:
-    """Read a value on each line."""
+    """Read one value per line."""
     for number, line in read_lines(path, limit):
         if isinstance(line, Fault):
             yield number, line
@@ -77,9 +77,9 @@ def _lines(path: Path, limit: int) -> Iterator[tuple[int, Any]]:
 
 
 def _unwrapped(path: Path, values: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
-    """Yield the records inside of a file's only object, if it is none itself.
+    """Yield the records inside a file's only object, if that object is not a record itself.
 
-    So `{"count": 2, "products": [{…}, {…}]}` and, by their ids, `{"7": {…}, "8": {…}}` are read.
+    Examples: `{"count": 2, "products": [{…}, {…}]}`, and `{"7": {…}, "8": {…}}` with ids as keys.
     """
     first = next(values, None)
     if first is None:
@@ -100,12 +100,12 @@ def _unwrapped(path: Path, values: Iterator[tuple[int, Any]]) -> Iterator[tuple[
 
 @lru_cache(maxsize=1024)
 def _tell(path: Path, state: tuple[int, int, bytes], name: str) -> None:
-    """Say once which records were found, though a file is read several times."""
+    """Log where the records were found, once per file even if it is read several times."""
     _LOG.warning("%s holds one object; its records are %s", path, name)
 
 
 def _records_inside(value: dict[str, Any]) -> tuple[str, list[Any]] | None:
-    """Return the records that an object only wraps, and where they are; None if it is a record."""
+    """Return the location of the records that an object wraps, and the records; otherwise None."""
     if _is_record(value):
         return None
     lists = {
@@ -130,7 +130,7 @@ def _is_record(value: object) -> bool:
 
 
 def has_surrogates(text: str) -> bool:
-    """Return whether a text has half of a surrogate pair, which UTF-8 cannot encode."""
+    """Return whether a text has a lone surrogate, which UTF-8 cannot encode."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -139,10 +139,10 @@ def has_surrogates(text: str) -> bool:
 
 
 def _has_a_value_on_each_line(path: Path, limit: int) -> bool:
-    """Return whether lines are values; not if the file is an array, or has a value over several.
+    """Return whether each line is a value, rather than part of an array or of a longer value.
 
-    A line that is no value by itself may be damaged, or begin a value over several lines. The first
-    such line decides.
+    A line that is not a value by itself may be damaged, or begin a value that spans several lines.
+    The first such line decides.
     """
     begun, is_first = "", True
     for number, (_, line) in enumerate(read_lines(path, limit)):
@@ -162,7 +162,7 @@ def _has_a_value_on_each_line(path: Path, limit: int) -> bool:
 
 
 class _RepeatedKeyError(ValueError):
-    """An object has a key twice, so one of two values would be lost."""
+    """An object has a repeated key, so one of the values would be lost."""
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -176,12 +176,12 @@ def _constant(name: str) -> float | None:
     return None if name == "NaN" else float(name)
 
 
-# Not strict: a tab within a text is text, though it should be written as an escape.
+# Not strict: accept a literal tab in a string, although JSON requires an escape.
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, strict=False)
 
 
 def _parse(line: str) -> Any:
-    """Parse a line; a comma after its value is left out."""
+    """Parse a line, ignoring a comma after the value."""
     try:
         value = _DECODER.decode(line)
     except _RepeatedKeyError:
@@ -200,7 +200,7 @@ def _has_half_characters(value: Any) -> bool:
 
 
 def _values(path: Path, limit: int) -> Iterator[tuple[int, Any]]:
-    """Read values that follow each other, over several lines or within an array."""
+    """Read consecutive values that span several lines or are in an array."""
     line, in_array, at_end = 1, False, False
     text, at = "", 0
     decoder = codecs.getincrementaldecoder("utf-8")()
@@ -241,14 +241,14 @@ def _values(path: Path, limit: int) -> Iterator[tuple[int, Any]]:
 
 
 def _value_at(text: str, at: int, at_end: bool) -> tuple[Any, int] | Fault:
-    """Parse the value at a position; a fault may also be due to text that is not read yet."""
+    """Parse the value at a position; the result may be a fault because more text must be read."""
     try:
         value, end = _DECODER.raw_decode(text, at)
     except _RepeatedKeyError:
         return _REPEATED
     except (ValueError, RecursionError):
         return _MALFORMED
-    if end == len(text) and not at_end:  # a number may go on
+    if end == len(text) and not at_end:  # a number may continue
         return Fault("incomplete JSON")
     if "\\u" in text[at:end] and _has_half_characters(value):
         return Fault("bad UTF-8"), end

@@ -1,6 +1,6 @@
-"""Records of a Parquet file, with values that JSON has.
+"""Records of a Parquet file, with all values converted to JSON types.
 
-Every type is converted, or an error names the column:
+A column that cannot be converted is an error that names it.
 
     text, also dictionary, large and view      text
     integers, booleans, null                   unchanged
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 __all__ = ["parquet_columns", "read_parquet"]
 
 _ROWS = 64
-"""Rows read at once."""
+"""Number of rows to read at once."""
 _EXACT_DIGITS = 15
-"""Digits of a decimal that a float can hold."""
+"""Number of decimal digits that a float represents exactly."""
 
 
 def parquet_columns(path: Path) -> dict[str, bool]:
@@ -56,11 +56,11 @@ def parquet_columns(path: Path) -> dict[str, bool]:
 def read_parquet(
     path: Path, limit: int, columns: Sequence[str] = ()
 ) -> Iterator[tuple[int, dict[str, Any] | Fault]]:
-    """Stream the records of a Parquet file with their number, from 1.
+    """Stream the records of a Parquet file, each with its number, counted from 1.
 
     Args:
         path: The file.
-        limit: The largest text in characters; a row with a larger one is a `Fault`.
+        limit: Maximum length of a text, in characters; a row with a longer one is a `Fault`.
         columns: The columns to read; by default all.
 
     Raises:
@@ -92,7 +92,7 @@ def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
 
     with open_file(path) as file, tempfile.TemporaryFile() as plain:
         source: Any = path
-        if is_compressed(path):  # the format is read from its end: seeking would start over
+        if is_compressed(path):  # Parquet is read from its end: each seek would decompress anew
             shutil.copyfileobj(file, plain)
             plain.seek(0)
             source = plain
@@ -119,7 +119,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _pylist(column: pa.Array[Any], path: Path, name: str) -> list[Any]:
-    """Return Python values; times finer than a microsecond are text, as Python has none."""
+    """Return Python values; times with nanoseconds become text, as Python has no type for them."""
     import pyarrow as pa
 
     if pa.types.is_timestamp(column.type) and column.type.unit == "ns":
@@ -135,7 +135,7 @@ def _pylist(column: pa.Array[Any], path: Path, name: str) -> list[Any]:
 
 
 def _converter(kind: pa.DataType, path: Path, name: str) -> Callable[[Any], Any] | None:
-    """Return the function that converts a column's values; None if they are right as they are."""
+    """Return the function that converts a column's values; None if no conversion is needed."""
     import pyarrow as pa
 
     types = pa.types

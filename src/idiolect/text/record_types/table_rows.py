@@ -1,17 +1,17 @@
-r"""Split the lines of a delimited file into rows of cells, losing none to a stray quote.
+r"""Split the lines of a delimited file into rows of cells, without losing rows to stray quotes.
 
 A quote opens a quoted cell only at the cell's beginning, and closes it only before a delimiter or
-the line's end. A row is read in the first of these ways that results in the right number of cells:
+the line's end. A row is parsed in the first of these ways that gives the right number of cells:
 
-1. as RFC 4180 says: a quoted cell may hold delimiters, line breaks and doubled quotes;
+1. following RFC 4180: a quoted cell may contain delimiters, line breaks and doubled quotes;
 2. with quotes escaped by a backslash, `\"`, as some programs write them;
-3. with each cell for itself: where its quotes are not well-formed, they are ordinary characters;
+3. cell by cell: quotes that are not well-formed in their cell are ordinary characters;
 4. with all quotes as ordinary characters.
 
-Without quoted cells, a backslash before a delimiter makes it part of the cell, as MySQL and
-PostgreSQL write it, if the row has the right number of cells only so.
+In a row without quoted cells, a backslash before a delimiter escapes it, as MySQL and PostgreSQL
+write it, if only this gives the right number of cells.
 
-A cell over several lines, each of which would be a row by itself, is accepted only if all quotes of
+If a cell spans several lines that would each be a valid row, it is accepted only if all quotes of
 the file follow RFC 4180. Otherwise two stray quotes would swallow the rows between them.
 """
 
@@ -40,8 +40,8 @@ class RowReader:
     """Splits the lines of one file into rows.
 
     Args:
-        delimiter: What separates the cells; empty if each row is one cell.
-        limit: The largest quoted cell over several lines, in characters.
+        delimiter: The cell separator; empty if each row is one cell.
+        limit: Maximum length of a quoted cell that spans several lines, in characters.
         is_regular: Whether all quotes of the file follow RFC 4180; called only if a row depends
             on it.
         name: The file's name, for warnings.
@@ -61,15 +61,15 @@ class RowReader:
         self._warned = False
 
     def expect(self, width: int, least: int) -> None:
-        """Set how many cells a row has: `width`, of which those after `least` may be missing."""
+        """Set the number of cells of a row: `width`, of which the first `least` are required."""
         self._width, self._least = width, least
 
     def rows(
         self, source: Iterable[tuple[int, str | Fault]]
     ) -> Iterator[tuple[int, list[str] | Fault]]:
-        """Yield the number of each row's first line, and its cells or what is wrong with it.
+        """Yield the number of each row's first line, and its cells or a `Fault`.
 
-        Lines without text are left out.
+        Blank lines are skipped.
         """
         lines = _Lines(source)
         delimiter, line_feed, parse = self._delimiter, _Line(), None
@@ -85,7 +85,7 @@ class RowReader:
             if '"' not in line:
                 cells = body.split(delimiter) if delimiter else [body]
             elif parse is not None:
-                # The module's parser is the fastest for a row on one line; of others it complains.
+                # `csv` is fastest for a row on one line, and raises an error for other rows.
                 line_feed.text = body
                 try:
                     cells = next(parse)
@@ -101,7 +101,7 @@ class RowReader:
                     yield number, found
 
     def _resolve(self, number: int, line: str, lines: _Lines) -> list[str] | Fault | None:
-        """Read a row that is not simply one line with the right number of cells."""
+        """Read a row that is not a single line with the right number of cells."""
         if (unquoted := self._with_escaped_delimiters(line.rstrip(_ENDS))) is not None:
             return unquoted
         for quoting in (self._doubled, self._escaped):
@@ -116,13 +116,13 @@ class RowReader:
         if self._width is not None and body.isspace():
             return None
         if len(parts := re.split("[\r\n]", body)) > 1 and all(map(self._alone, parts)):
-            # Lines with another end than that of the file's first line.
+            # Lines that end differently from the file's first line.
             lines.push_back([(number, part) for part in parts[1:]])
             return self._alone(parts[0])
         return _MALFORMED
 
     def _with_escaped_delimiters(self, body: str) -> list[str] | None:
-        r"""Read a row of cells without quotes, in which `\,` is a comma; None if it is none."""
+        r"""Read a row without quoted cells in which `\,` is a comma; None if it is not one."""
         escaped = "\\" + self._delimiter
         if not self._delimiter or escaped not in body:
             return None
@@ -135,7 +135,7 @@ class RowReader:
         return body.split(self._delimiter) if self._delimiter else [body]
 
     def _fit(self, cells: list[str]) -> list[str] | None:
-        """Return cells as many as expected, if only empty ones are missing or too many."""
+        """Pad or trim a row to its width; None if required cells lack or extra ones are filled."""
         width = self._width
         if width is None or len(cells) == width:
             return cells
@@ -148,7 +148,7 @@ class RowReader:
     def _gather(
         self, quoting: _Quoting, line: str, lines: _Lines
     ) -> tuple[list[tuple[int, str | Fault]], list[str] | None]:
-        """Read a row to its end, maybe over several lines.
+        """Read a row to its end, which may be on a later line.
 
         Returns:
             The lines taken after the first, and the cells; None if the quotes are not well-formed.
@@ -171,7 +171,7 @@ class RowReader:
             line = following[1]
 
     def _is_one_row(self, number: int, line: str, taken: list[tuple[int, str | Fault]]) -> bool:
-        """Return whether several lines are one row, though each might be a row by itself."""
+        """Return whether several lines are one row, although each might be a row by itself."""
         texts = [line, *(str(text) for _, text in taken)]
         if self._width is None or any(self._alone(text.rstrip(_ENDS)) is None for text in texts):
             return True
@@ -188,9 +188,9 @@ class RowReader:
         return True
 
     def _alone(self, body: str) -> list[str] | None:
-        """Read a line as a row by itself; None if it has another number of cells.
+        """Read a line as one row, cell by cell; None if it has a different number of cells.
 
-        Each cell is read for itself: it is quoted if its quotes are well-formed in either way.
+        A cell is quoted if its quotes are well-formed in either style, otherwise plain.
         """
         cells, at = list[str](), 0
         while at <= len(body):
@@ -220,17 +220,17 @@ def follows_rfc4180(lines: Iterable[tuple[int, str | Fault]], delimiter: str) ->
 
 @dataclass
 class _Row:
-    """A row that is being read."""
+    """A partially read row."""
 
     cells: list[str] = field(default_factory=list)
     inside: list[str] | None = None
-    """The parts of a quoted cell that has not ended yet."""
+    """The parts of a quoted cell that is not closed yet."""
     stray: bool = False
-    """Whether a quote is in a cell that is not quoted."""
+    """Whether an unquoted cell contains a quote."""
 
 
 class _Quoting:
-    """One way to write a quote inside a quoted cell: doubled, or also after a backslash."""
+    """One quoting style: quotes in a quoted cell are doubled, or also escaped by a backslash."""
 
     def __init__(self, delimiter: str, *, backslash: bool) -> None:
         self._delimiter = delimiter
@@ -269,7 +269,7 @@ class _Quoting:
                 return True
 
     def cell(self, body: str, at: int) -> tuple[str, int] | None:
-        """Return the quoted cell at a position, and its end; None if there is none."""
+        """Return the quoted cell at a position, and its end; None if no quoted cell is there."""
         match = self._closed.match(body, at + 1) if body.startswith('"', at) else None
         return match and (self._unescape(match[1]), match.end())
 
@@ -296,7 +296,7 @@ class _Line:
 
 
 class _Lines:
-    """Lines that can be put back."""
+    """An iterator over lines that allows lines to be pushed back."""
 
     def __init__(self, source: Iterable[tuple[int, str | Fault]]) -> None:
         self._source = iter(source)
@@ -309,5 +309,5 @@ class _Lines:
         return self._again.popleft() if self._again else next(self._source)
 
     def push_back(self, lines: list[tuple[int, str | Fault]]) -> None:
-        """Make lines the next ones."""
+        """Return lines to the front of the iterator."""
         self._again.extendleft(reversed(lines))

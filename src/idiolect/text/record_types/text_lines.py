@@ -1,8 +1,9 @@
-"""Lines of a text file, in any of the usual encodings and with any of the usual line ends.
+"""Read the lines of a text file in any common encoding and with any common line ending.
 
-- UTF-8 is the default. A byte order mark, or the zero bytes of Western text, tell UTF-16.
-- Lines that are not UTF-8 are read as Windows-1252, which contains Latin-1, if no other line shows
-  that the file is UTF-8, and if they look like Western text. A warning says so.
+- UTF-8 is the default. UTF-16 is detected by a byte order mark, or by the zero bytes of Western
+  text.
+- Lines that are not valid UTF-8 are read as Windows-1252, a superset of Latin-1, with a warning, if
+  they look like Western text and no other line proves that the file is UTF-8.
 - Lines end with LF or CR LF; with CR if that ends the first line. No other character ends a line.
 """
 
@@ -34,17 +35,17 @@ _LOG = logging.getLogger(__name__)
 _SAMPLE = 1 << 16
 _BLOCK = 1 << 16
 _NO_CHARACTER = re.compile(rb"[\x81\x8d\x8f\x90\x9d]")
-"""Bytes that Windows-1252 does not have."""
+"""Bytes that are undefined in Windows-1252."""
 _RUN = re.compile(rb"[\x80-\xff]{3,}")
 """Several special characters in a row, which are rare in Western text."""
 
 
 def read_lines(path: Path, limit: int) -> Iterator[tuple[int, str | Fault]]:
-    """Stream the numbers and the lines of a file, with their ends; never hold more than one.
+    """Stream the lines of a file with their numbers and line ends, one line in memory at a time.
 
     Args:
         path: The file.
-        limit: The longest line in bytes; a longer one is a `Fault`.
+        limit: Maximum length of a line in bytes; a longer one is a `Fault`.
 
     Raises:
         InputError: The file cannot be read.
@@ -73,7 +74,7 @@ def read_all_lines(path: Path, limit: int) -> Iterator[str]:
 
     Args:
         path: The file.
-        limit: The longest line in bytes.
+        limit: Maximum length of a line in bytes.
 
     Raises:
         InputError: The file, or a line of it, cannot be read.
@@ -89,7 +90,7 @@ def read_whole(path: Path, limit: int) -> str | Fault:
 
     Args:
         path: The file.
-        limit: The longest text in bytes; a longer one is a `Fault`.
+        limit: Maximum length of the text in bytes; a longer one is a `Fault`.
 
     Raises:
         InputError: The file cannot be read.
@@ -106,10 +107,10 @@ def read_whole(path: Path, limit: int) -> str | Fault:
 
 @contextmanager
 def open_text(path: Path) -> Iterator[BufferedIOBase]:
-    """Open a text file to read its bytes in UTF-8; those of Windows-1252 are unchanged.
+    """Open a text file to read its bytes as UTF-8; Windows-1252 bytes are not converted.
 
     Raises:
-        InputError: It cannot be read; also while it is read.
+        InputError: It cannot be read; may be raised while reading.
     """
     form = _form(path, file_state(path))
     with open_file(path) as file:
@@ -121,17 +122,17 @@ def open_text(path: Path) -> Iterator[BufferedIOBase]:
 
 @dataclass(frozen=True)
 class _Form:
-    """How the bytes of a file are lines of text."""
+    """The encoding and line ending of a file."""
 
     encoding: str
-    """As Python's codecs name it."""
+    """Name of the Python codec."""
     end: bytes
     """The byte that ends each line."""
 
 
 @lru_cache(maxsize=1024)
 def _form(path: Path, state: tuple[int, int, bytes]) -> _Form:
-    """Detect the form of a file from its first bytes; `state` changes with the file."""
+    """Detect the form of a file from its first bytes; `state` keys the cache of results."""
     with open_file(path) as file:
         sample = file.read(_SAMPLE)
     encoding = _encoding(sample)
@@ -154,7 +155,7 @@ def _encoding(sample: bytes) -> str:
 
 
 def _line_end(sample: bytes) -> bytes:
-    """Return what ends the first line; a quoted cell of a header may hold other line ends."""
+    """Return the first line ending, ignoring others inside quoted cells of a header."""
     unquoted = b"".join(sample.split(b'"')[::2])
     for text in (unquoted, sample):
         feed, carriage = text.find(b"\n"), text.find(b"\r")
@@ -175,11 +176,11 @@ def _line_reader(file: BufferedIOBase, form: _Form) -> tuple[Callable[[int], byt
 
 
 class _Utf8Stream(io.RawIOBase):
-    """The bytes of a text in another encoding, as UTF-8."""
+    """A stream that transcodes a file in another encoding to UTF-8."""
 
     def __init__(self, file: BufferedIOBase, encoding: str) -> None:
         self._file = file
-        # Half of a surrogate pair passes, and then makes its line no UTF-8.
+        # A lone surrogate passes here; its line is then reported as invalid UTF-8.
         self._decoder = codecs.getincrementaldecoder(encoding)("surrogatepass")
         self._ready = b""
 
@@ -201,7 +202,7 @@ class _Utf8Stream(io.RawIOBase):
 
 
 def _legacy_text(raw: bytes, path: Path) -> str | Fault:
-    """Read bytes that are not UTF-8 as Windows-1252, if the whole file looks like it."""
+    """Decode bytes that are not UTF-8 as Windows-1252, if the whole file looks like it."""
     if _is_western(path, file_state(path)):
         try:
             return raw.decode("cp1252")
@@ -212,10 +213,10 @@ def _legacy_text(raw: bytes, path: Path) -> str | Fault:
 
 @lru_cache(maxsize=1024)
 def _is_western(path: Path, state: tuple[int, int, bytes]) -> bool:
-    """Return whether the lines of a file that are not UTF-8 are Western text.
+    """Return whether the lines of a file that are not valid UTF-8 look like Western text.
 
-    Text in another alphabet, such as Cyrillic, has long runs of bytes that are not ASCII, or bytes
-    that Windows-1252 does not have.
+    Text in another alphabet, such as Cyrillic, has long runs of non-ASCII bytes, or bytes that are
+    undefined in Windows-1252.
     """
     utf8 = other = special = foreign = 0
     with open_text(path) as file:

@@ -19,9 +19,9 @@ class PairTemplate:
     before: tuple[int, ...]
     """Ids before the first text."""
     between: tuple[int, ...]
-    """Ids between them."""
+    """Ids between the two texts."""
     after: tuple[int, ...]
-    """Ids after the second."""
+    """Ids after the second text."""
     segments: tuple[int, int, int, int, int]
     """The token type of each part: before, first text, between, second text, after."""
 
@@ -52,7 +52,7 @@ class PairTemplate:
         return len(self.before) + len(self.between) + len(self.after)
 
     def join(self, first: Sequence[int], second: Sequence[int]) -> tuple[list[int], list[int]]:
-        """Return ids and segment types of two joined texts."""
+        """Return the input ids and token type ids of two joined texts."""
         parts = (self.before, first, self.between, second, self.after)
         ids = [id_ for part in parts for id_ in part]
         types = [kind for kind, part in zip(self.segments, parts, strict=True) for _ in part]

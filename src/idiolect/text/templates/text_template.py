@@ -16,11 +16,11 @@ class TextTemplate:
     """The special tokens around a text."""
 
     before: tuple[int, ...]
-    """Ids before each text, including the rest of a text that was cut."""
+    """Ids before each text, and before each continuation of a text that was split."""
     after: tuple[int, ...]
     """Ids after the end of each text."""
     after_cut: tuple[int, ...] = ()
-    """Ids after a part of a text that continues in another row."""
+    """Ids after a part of a text that continues in the next row."""
 
     @classmethod
     def of(cls, tokenizer: Tokenizer, *, causal: bool) -> TextTemplate:

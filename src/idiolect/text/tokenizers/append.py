@@ -54,7 +54,7 @@ def append_pieces(
 
     Args:
         tokenizer: stays unchanged.
-        pieces: in the model's own alphabet, none of them in the vocabulary; their ids begin at
+        pieces: in the model's own alphabet and not yet in the vocabulary; their ids begin at
             `len(tokenizer)`.
         merges: for BPE, merges that rank after all present ones.
         scores: for Unigram, the score of each piece.

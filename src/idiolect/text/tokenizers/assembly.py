@@ -1,4 +1,4 @@
-"""Parts of an engine that several published formats share: templates, special tokens, WordPiece."""
+"""Build tokenizer components that several published formats share."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ __all__ = ["build_wordpiece", "check_highest", "mark_special", "template"]
 
 
 def check_highest(ids: Collection[int], path: Path) -> None:
-    """Check that ids do not go far beyond their number: memory is taken for all up to the highest.
+    """Check that the highest id is not far above the number of ids.
+
+    Memory is allocated for every id up to the highest.
 
     Raises:
-        CheckpointError: They do.
+        CheckpointError: The highest id is too large.
     """
     highest = max(ids, default=0)
     if highest >= 2 * len(ids) + 1000:  # published files have few unused ids
@@ -48,7 +50,7 @@ def template(engine: tokenizers.Tokenizer, before: list[str], after: list[str]) 
 
 
 def mark_special(engine: tokenizers.Tokenizer, tokens: Iterable[str]) -> None:
-    """Make entries of the vocabulary special tokens; others are ignored."""
+    """Mark vocabulary entries as special tokens; tokens that are not entries are ignored."""
     engine.add_special_tokens(
         [
             AddedToken(token, special=True, normalized=False, lstrip=token == "<mask>")
@@ -65,8 +67,8 @@ def build_wordpiece(
 
     Args:
         vocab: The pieces and their ids.
-        settings: BERT's settings of the normalizer. Without `do_lower_case`, a vocabulary with a
-            capital letter is a cased one.
+        settings: BERT's normalizer settings. If `do_lower_case` is missing, a vocabulary with
+            capital letters is assumed to be cased.
         special: Special tokens besides BERT's own.
     """
     cased = any(token != token.lower() for token in vocab if not token.startswith("["))

@@ -1,9 +1,9 @@
 """Train byte-pair encoding on a corpus, from scratch or from an existing vocabulary.
 
-Extending starts from the tokenizer's present encoding of the corpus and keeps merging. The new
+Extending starts from the tokenizer's current encoding of the corpus and continues merging. The new
 merges rank last, so a text is first encoded as before and then only merged further. No text gets
-longer, and splitting each new token recursively into its two parts restores the old ids. Starting
-from an alphabet without merges, the same routine trains from scratch.
+longer, and splitting each new token recursively into its two parts restores the old ids. The same
+routine, started from an alphabet without merges, trains from scratch.
 
 Sennrich et al. 2016 (arXiv:1508.07909); byte level: Radford et al. 2019 (GPT-2).
 """
@@ -36,7 +36,7 @@ def train(
         texts: the corpus.
         size: number of ids, including the 256 bytes and the special tokens; fewer if the corpus
             allows no more merges.
-        special_tokens: have the first ids.
+        special_tokens: special tokens, which get the first ids.
 
     Raises:
         InputError: the size is too small for merges.
@@ -70,7 +70,7 @@ def extend(
     *,
     progress: Callable[[int], None] = lambda learned: None,
 ) -> Tokenizer:
-    """Learn more merges, from the present encoding of a corpus.
+    """Learn more merges, from the current encoding of a corpus.
 
     Args:
         tokenizer: any BPE tokenizer; it stays unchanged.

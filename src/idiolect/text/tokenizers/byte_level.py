@@ -36,7 +36,7 @@ def to_bytes(characters: str) -> bytes:
     """Read the byte-level alphabet back into bytes.
 
     Raises:
-        InputError: a character is not of the alphabet.
+        InputError: a character is not in the alphabet.
     """
     try:
         return bytes([_BYTES[ord(character)] for character in characters])

@@ -1,4 +1,4 @@
-"""What an engine is: its algorithm, and a hash of everything that determines ids."""
+"""Identify a tokenizer engine by its algorithm and a hash of everything that determines ids."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Kind = Literal["byte-bpe", "sentencepiece-bpe", "bpe", "unigram", "wordpiece", "
 
 
 def find_kind(engine: Engine) -> Kind:
-    """Find the algorithm of an engine from its parts.
+    """Find the algorithm of an engine from its components.
 
     Raises:
-        ConfigError: it is unknown.
+        ConfigError: the algorithm is unknown.
     """
     model = type(engine.model).__name__
     simple: dict[str, Kind] = {
@@ -60,5 +60,5 @@ def _single(score: float) -> float:
 
 
 def _state(part: Any) -> str:
-    """Return the JSON of a part of the engine; empty if it lacks the part."""
+    """Return the JSON of a component of the engine; empty if it is missing."""
     return "" if part is None else part.__getstate__().decode()

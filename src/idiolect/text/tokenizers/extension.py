@@ -24,8 +24,8 @@ class Added:
     pieces: tuple[int, ...]
     """Ids of the text in the original vocabulary."""
     kind: Literal["word", "phrase", "part"] = "word"
-    """`phrase` if it crosses a boundary of the pre-tokenizer; `part` if it is not a term itself but
-    a part that a term is merged from."""
+    """`phrase` if it crosses a pre-token boundary; `part` if it is an intermediate token from which
+    a term is merged."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ class Check:
 
     documents: int
     changed: int
-    """Documents with other changes than new ids in place of the base pieces they replace."""
+    """Documents whose ids change in other ways than new ids replacing their base pieces."""
     decoded_otherwise: int
     """Documents that are decoded differently than before. Those with an unknown token are not
     counted, because a new token may restore the lost text."""
     with_terms: int
-    """Documents with a new id."""
+    """Documents that contain a new id."""
     uses: int
     """Occurrences of new ids."""
     used: int
@@ -77,7 +77,7 @@ class Extension:
     checks: dict[str, Check]
     """By the name of the text: `domain`, `general`."""
     unverified: tuple[str, ...]
-    """Checks that were not possible, in words."""
+    """Descriptions of checks that were not possible."""
     notes: tuple[str, ...]
     """Other remarks for users of the new tokens."""
     replaced: dict[str, Any]

@@ -1,4 +1,4 @@
-"""Read the published formats of tokenizers, each into an engine and its settings.
+"""Read published tokenizer formats, each into an engine and its settings.
 
 A directory is recognized by its files, a file by its name and its first bytes. If a directory has
 several formats, `tokenizer.json` is read, because only it contains the whole pipeline.
@@ -35,13 +35,13 @@ TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "vocab.json", "merges.txt", "vocab.txt", "*.model", "*.tiktoken",
 )  # fmt: skip
-"""Names of the files of a tokenizer."""
+"""Names of tokenizer files."""
 _DEFAULT_TEMPLATE: dict[str, tuple[str, ...]] = {
     "LlamaTokenizer": ("bos",),
     "T5Tokenizer": ("eos",),
     "GPT2Tokenizer": (),
 }
-"""Default special tokens that a tokenizer class adds around a text."""
+"""Special tokens that each tokenizer class adds around a text by default."""
 _ALGORITHMS = ("BPE", "Unigram", "WordPiece", "WordLevel")
 
 
@@ -99,7 +99,7 @@ def _read_file(path: Path, settings: Settings, encoding: str | None) -> tokenize
 
 
 def _holds_ranks(path: Path) -> bool:
-    """Whether the file begins with tiktoken ranks: some are published as `.model`."""
+    """Return whether the file begins with tiktoken ranks: some are published as `.model`."""
     with path.open("rb") as file:
         return re.match(rb"[A-Za-z0-9+/]+={0,2} \d+\r?\n", file.read(256)) is not None
 
@@ -113,7 +113,7 @@ def _read_sentencepiece(path: Path, settings: Settings) -> tokenizers.Tokenizer:
 
 
 def _template_of(settings: Settings) -> tuple[list[str], list[str]] | None:
-    """Return the tokens that the settings add before and after a text; None if they do not say."""
+    """Return the tokens to add before and after a text; None if the settings do not say."""
     usual = _DEFAULT_TEMPLATE.get(settings.get("tokenizer_class", "").removesuffix("Fast"))
     if usual is None and not {"add_bos_token", "add_eos_token"} & settings.keys():
         return None
@@ -141,7 +141,7 @@ def _read_pipeline(path: Path) -> tokenizers.Tokenizer:
         if isinstance(vocab := pipeline["model"]["vocab"], dict):
             check_highest(vocab.values(), path)
         engine = tokenizers.Tokenizer.from_str(read_text(path))
-        engine.encode("a")  # a template with unknown tokens raises only here
+        engine.encode("a")  # a template with unknown tokens raises an error only here
         for token in pipeline["added_tokens"]:
             # The engine renumbers added tokens from the end of the vocabulary.
             if (found := engine.token_to_id(token["content"])) != token["id"]:

@@ -1,10 +1,10 @@
-"""The merge list behind a ranked vocabulary.
+"""Reconstruct the merge list of a ranked vocabulary.
 
-SentencePiece and tiktoken publish BPE without merges: two neighbours merge whenever they form a
-piece together, the best-ranked piece first, and the leftmost first in case of a tie. The
-`tokenizers` engine needs pairs. One pair for each piece is enough. As long as no merge crosses a
-piece's boundaries, the merges inside it are those of the piece on its own. So the last two parts of
-the piece on its own are the only two that can form it.
+SentencePiece and tiktoken publish BPE without merges: two neighbours merge whenever together they
+form a piece, the best-ranked piece first, and the leftmost first in case of a tie. The `tokenizers`
+engine needs a list of pairs. One pair for each piece is enough: as long as no merge crosses a
+piece's boundaries, the piece is merged as if it stood alone, so only the last two parts that remain
+when it stands alone can form it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["merges_from_ranks"]
 
 
 def merges_from_ranks(ranks: Mapping[AnyStr, float]) -> list[tuple[AnyStr, AnyStr]]:
-    """Reconstruct the merges of a ranked vocabulary, in the order in which they apply.
+    """Reconstruct the merges of a ranked vocabulary, in the order in which they are applied.
 
     Among pieces of equal rank the longer come first. For pieces that differ only by a repeated end,
     such as runs of spaces, this is the leftmost-first rule: one run grows before the next begins.
@@ -29,7 +29,7 @@ def merges_from_ranks(ranks: Mapping[AnyStr, float]) -> list[tuple[AnyStr, AnySt
         ranks: the rank of each piece (text, or bytes); lower ranks merge first.
 
     Returns:
-        The pairs, without single symbols and pieces that no sequence of merges forms.
+        The pairs. Single symbols, and pieces that no sequence of merges forms, have none.
     """
     order = sorted(ranks, key=lambda piece: (ranks[piece], -len(piece)))
     merges = []

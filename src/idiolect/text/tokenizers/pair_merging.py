@@ -29,7 +29,7 @@ class Words:
     """Words as lists of ids, each with a count; pairs of neighbouring ids can be merged."""
 
     uses: Counter[int]
-    """Present number of occurrences of each id."""
+    """Current number of occurrences of each id."""
 
     def __init__(self, counts: Mapping[tuple[int, ...], int]) -> None:
         self._words: list[Sequence[int]] = []
@@ -108,7 +108,7 @@ def learn_pieces(
 
     Args:
         words: merged in place; new ids begin after the largest of the vocabulary.
-        vocab: the present pieces and their ids.
+        vocab: the existing pieces and their ids.
         max_pieces: number of pieces to learn; fewer if no pairs are left.
         prefix: marks pieces that continue a word, such as `##`; the right part loses it.
         drop_unused: omit pieces that no longer occur, such as parts of a longer one, and learn

@@ -32,7 +32,7 @@ __all__ = ["Sampler", "check_strength"]
 
 
 def check_strength(kind: str, *, alpha: float | None, dropout: float | None) -> float:
-    """Return the parameter of the sampling of a kind of tokenizer.
+    """Return the sampling parameter that applies to a kind of tokenizer.
 
     Raises:
         InputError: it is missing or out of range, or the kind has no subword sampling.

@@ -2,9 +2,9 @@
 
 A document that contains `<|endoftext|>` must not end there, so text is encoded by an engine that
 reads a special token's name as plain text. Most engines need only their own switch for that
-(`encode_special_tokens`). Some models would still produce the token, because its name is an entry
-of their vocabulary as well: Unigram finds `</s>`, a model of whole words finds `[SEP]`. They are
-copied with an entry that no text can spell.
+(`encode_special_tokens`). Some models would still produce the token, because its name is also an
+entry of their vocabulary: Unigram finds `</s>`, a word-level model finds `[SEP]`. For these, a copy
+of the engine is used in which the entry has a name that cannot occur in text.
 """
 
 from __future__ import annotations
@@ -47,23 +47,23 @@ _REBUILT = frozenset(
         *("auto_map", "fix_mistral_regex", "fast_tokenizer_files"),
     }
 )
-"""Settings that make transformers rebuild parts that `tokenizer.json` already defines: its class,
-the post-processor, the added tokens, the pattern of the pre-tokenizer."""
+"""Settings that make transformers rebuild what `tokenizer.json` already defines: the class, the
+post-processor, the added tokens and the pre-tokenizer's pattern."""
 WHOLE_PIPELINE = {
     "trust_remote_code": True,
     **dict.fromkeys(("unk_token", "eos_token", "pad_token")),
 }
-"""Settings for model types whose class in transformers rebuilds the pipeline from vocabulary and
-merges, with its own pattern and special tokens (Qwen2): it reads `tokenizer.json` as it is if it is
-told to trust the directory. No code is involved."""
+"""Settings for model types, such as Qwen2, whose class in transformers rebuilds the pipeline from
+vocabulary and merges, with its own pattern and special tokens. They make transformers trust the
+directory and read `tokenizer.json` unchanged. No code is executed."""
 _LISTS = ("additional_special_tokens", "extra_special_tokens")
 """Settings that hold several special tokens."""
 _PADDING = ("unk", "eos", "sep", "mask", "bos", "cls")
-"""Roles of tokens that can fill a row as well, best first: the first does not end a text."""
+"""Roles of tokens that can replace a padding token, best first; the first does not end a text."""
 
 
 def named_special(settings: Mapping[str, Any]) -> list[str]:
-    """List the special tokens that settings name."""
+    """List the special tokens that are named in the settings."""
     named = [value for key, value in settings.items() if key.endswith("_token")]
     for key in _LISTS:
         extra = settings.get(key) or []
@@ -139,7 +139,7 @@ def published_settings(engine: Engine, settings: Mapping[str, Any]) -> dict[str,
     special = _flagged(engine) | {name: id_ for name, id_ in named if id_ is not None}
     ids = {role: find_role(engine, settings, role) for role in _ROLES}
     names: dict[int | None, str | None] = {id_: name for name, id_ in special.items()}
-    if ids["unk"] is not None:  # the model may name it where it is no special token
+    if ids["unk"] is not None:  # the model may name it without it being a special token
         names[ids["unk"]] = engine.id_to_token(ids["unk"])
     if ids["pad"] is None:
         fitting = (ids[role] for role in _PADDING if ids[role] in names)
@@ -156,10 +156,10 @@ def _flagged(engine: Engine) -> dict[str, int]:
 
 
 def plain_text_engine(engine: Engine, special: set[str]) -> Engine:
-    """Return an engine that reads the names of special tokens as text.
+    """Return an engine that encodes the names of special tokens as plain text.
 
     Args:
-        engine: An engine whose own switch is set. It is returned if that is enough.
+        engine: An engine with `encode_special_tokens` set. It is returned if that is enough.
         special: The names.
     """
     added = {token.content: token for token in engine.get_added_tokens_decoder().values()}
@@ -185,9 +185,9 @@ def _build(pipeline: dict[str, Any]) -> Engine:
 
 
 def _spelled(engine: Engine, names: set[str]) -> set[str]:
-    """Return the names that the model turns into their own token, alone or inside a text.
+    """Return the names that the model encodes as the special token itself, alone or inside text.
 
-    A name of one character is left out: the text needs its token.
+    A name of one character is excluded, because ordinary text needs this token.
     """
     listed = [name for name in sorted(names) if len(name) > 1]
     texts = [text for name in listed for text in (name, f"a{name}", f" {name}")]

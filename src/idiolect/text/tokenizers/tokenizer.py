@@ -2,8 +2,8 @@
 
 - The kind of tokenizer, the special ids and the fingerprint are read from the engine's JSON and
   `tokenizer_config.json`, never from a model's name.
-- A tokenizer does not pad or truncate, and samples only on request. Loading removes such settings
-  of a published `tokenizer.json`: they belong to a batch.
+- A tokenizer does not pad or truncate, and samples only on request. Loading discards the padding
+  and truncation settings of `tokenizer.json`, which concern batches.
 - `transformers.AutoTokenizer` loads a saved tokenizer with identical ids, because the saved
   settings name the generic class. The specific classes (`LlamaTokenizer`, `T5Tokenizer`, …) rebuild
   parts of the pipeline in their own code, which would lose changes.
@@ -159,7 +159,7 @@ class Tokenizer:
         """
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        # An extension may come to lie beside the config.json of any type of model.
+        # An extended tokenizer may later be placed beside the config.json of any type of model.
         defaults = {**(WHOLE_PIPELINE if self.extension else {}), **(settings or {})}
         written = published_settings(self.engine, {**defaults, **self.settings})
         text = json.dumps(written, ensure_ascii=False, indent=2, sort_keys=True)
@@ -174,7 +174,7 @@ class Tokenizer:
 
     @cached_property
     def text_engine(self) -> Engine:
-        """The engine that encodes text: in it, the names of special tokens are text."""
+        """The engine that encodes text, and treats the names of special tokens as text."""
         return plain_text_engine(self.engine, set(self.special_tokens))
 
     @cached_property
@@ -190,7 +190,7 @@ class Tokenizer:
 
     @cached_property
     def batch_pad_token_id(self) -> int | None:
-        """Id of the token that readers of the saved tokenizer pad batches with."""
+        """Id of the token with which users of the saved tokenizer pad batches."""
         return find_role(self.engine, published_settings(self.engine, self.settings), "pad")
 
     def encode_batch(
@@ -204,9 +204,9 @@ class Tokenizer:
 
         Args:
             texts: the texts.
-            add_special_tokens: whether to add those of the model's template.
-            parse_special_tokens: whether the name of a special token in a text is that token. Set
-                it for templates only: in a document, `<|endoftext|>` would end the text.
+            add_special_tokens: whether to add the special tokens of the model's template.
+            parse_special_tokens: whether to encode the name of a special token in a text as that
+                token. Use it only for templates: in a document, `<|endoftext|>` would end the text.
 
         Returns:
             The ids of each text.
@@ -256,7 +256,7 @@ class Tokenizer:
         add_special_tokens: bool = True,
         parse_special_tokens: bool = False,
     ) -> list[list[int]]:
-        """Encode texts with random segmentations; the same seed samples the same ones.
+        """Encode texts with random segmentations, which the seed determines.
 
         Args:
             texts: the texts.
@@ -346,7 +346,7 @@ class Tokenizer:
 
     @cached_property
     def kind(self) -> Kind:
-        """The engine's algorithm, found from its parts.
+        """The engine's algorithm, found from its components.
 
         Raises:
             ConfigError: the engine's algorithm is unknown.

@@ -73,7 +73,7 @@ def extend(
     *,
     progress: Callable[[int], None] = lambda learned: None,
 ) -> Tokenizer:
-    """Append joined pairs of pieces with scores, the most frequent neighbours in a corpus first.
+    """Append pieces with scores, each joining two pieces that are often adjacent in the corpus.
 
     Args:
         tokenizer: a Unigram tokenizer; it stays unchanged.

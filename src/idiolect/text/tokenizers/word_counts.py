@@ -1,7 +1,7 @@
 """Count the pre-tokens of a corpus, each as the ids of its pieces.
 
-Training on a corpus needs only its distinct pre-tokens, their present pieces and their counts.
-Whole documents are encoded, so pre-tokens are cut in context.
+Training on a corpus needs only its distinct pre-tokens, their current pieces and their counts.
+Whole documents are encoded, so pre-tokens are split in context.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["batches", "count_words", "fixed_ids"]
 
 _BATCH = 1 << 22
-"""Characters to encode at once; an encoding takes about 100 times the memory of its text."""
+"""Characters to encode at once; the result takes about 100 times the memory of the text."""
 
 
 def fixed_ids(engine: Engine) -> set[int]:
@@ -47,12 +47,12 @@ def fixed_ids(engine: Engine) -> set[int]:
 def count_words(engine: Engine, texts: Iterable[str]) -> Counter[tuple[int, ...]]:
     """Count the distinct pre-tokens of a corpus.
 
-    Ids that cannot be joined with others divide a pre-token and are left out. Some engines, such as
-    some published for SentencePiece, cut no pre-tokens. Then a word begins at each piece that
-    begins with a space, except after pieces of spaces only.
+    Ids that cannot be merged with others split a pre-token and are left out. Some engines, such as
+    some published for SentencePiece, have no pre-tokenizer. Then a word begins at each piece that
+    begins with a space, except after pieces that consist of spaces.
 
     Args:
-        engine: cuts the pre-tokens into their present pieces.
+        engine: splits the pre-tokens into their current pieces.
         texts: the corpus.
 
     Returns:
@@ -67,7 +67,7 @@ def count_words(engine: Engine, texts: Iterable[str]) -> Counter[tuple[int, ...]
         begins[[id_ for token, id_ in vocab.items() if token.startswith("▁")]] = True
         spaces[[id_ for token, id_ in vocab.items() if not token.strip("▁")]] = True
     counts: Counter[bytes] = Counter()
-    # The engine releases the GIL: it encodes the next batch while this one is counted.
+    # The engine releases the GIL, so the next batch is encoded while this one is counted.
     with ThreadPoolExecutor(1) as pool:
         pending = None
         for batch in batches(texts):
@@ -102,7 +102,7 @@ def _words(encodings: list[Encoding], fixed: Any, begins: Any, spaces: Any) -> I
 def batches(texts: Iterable[str]) -> Iterator[list[str]]:
     """Group texts of any length so that the memory for encoding a group is bounded.
 
-    Half a surrogate pair, which the engine does not accept, becomes U+FFFD.
+    A lone surrogate, which the engine does not accept, becomes U+FFFD.
     """
     batch: list[str] = []
     size = 0

@@ -64,7 +64,7 @@ def extend(
     *,
     progress: Callable[[int], None] = lambda learned: None,
 ) -> Tokenizer:
-    """Append joined pairs of pieces, the most frequent neighbours in a corpus first.
+    """Append pieces, each joining two pieces that are often adjacent in the corpus.
 
     Args:
         tokenizer: a WordPiece tokenizer; it stays unchanged.

@@ -1,4 +1,4 @@
-"""`Batch`: the input of one step, under the names that all networks and objectives share."""
+"""`Batch`: the input of one step, with the field names that all networks and objectives share."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ class Batch:
     """0 for padding and 1 for text, or the ascending numbers of documents packed in a row, which do
     not attend to one another. (rows, length), int64."""
     labels: Tensor | None = None
-    """The id each token predicts, or `IGNORE_INDEX`. Shape of what the decoder reads, int64."""
+    """The target id at each position, or `IGNORE_INDEX`. Shape of the decoder's input, int64."""
     token_type_ids: Tensor | None = None
     """Segment of each token (BERT). (rows, length), int64."""
     language_ids: Tensor | None = None
     """Language of each token (XLM). (rows, length), int64."""
     position_ids: Tensor | None = None
-    """Position of each token, where it is not its place in the document. (rows, length), int64."""
+    """Position of each token; by default its index in the document. (rows, length), int64."""
     prefix_mask: Tensor | None = None
     """1 for tokens that all tokens of their document attend to, in a decoder. (rows, length),
     int64."""
     decoder_input_ids: Tensor | None = None
-    """What the decoder of an encoder-decoder network reads. (rows, target length), int64."""
+    """Input of the decoder in an encoder-decoder network. (rows, target length), int64."""
     decoder_attention_mask: Tensor | None = None
     """(rows, target length), int64."""
 
@@ -64,25 +64,25 @@ class Batch:
 
     @property
     def inputs(self) -> dict[str, Tensor]:
-        """What a network's forward pass takes, by name; absent inputs are left out."""
+        """Arguments of a network's forward pass, by name; absent inputs are omitted."""
         given = {name: getattr(self, name) for name in _INPUTS}
         return {name: tensor for name, tensor in given.items() if tensor is not None}
 
     @property
     def predicted(self) -> Tensor:
-        """Which positions have a label. Shape of `labels`, bool."""
+        """Mask of the positions that have a label. Shape of `labels`, bool."""
         if self.labels is None:
             return torch.zeros_like(self.input_ids, dtype=torch.bool)
         return self.labels != IGNORE_INDEX
 
     @property
     def count(self) -> int:
-        """Number of targets, over which the loss is a sum."""
+        """Number of targets over which the loss is summed."""
         return int(self.predicted.sum())
 
     @property
     def tokens(self) -> int:
-        """Number of tokens without padding, those of the decoder included."""
+        """Number of tokens, including those of the decoder and excluding padding."""
         masks = (self.attention_mask, self.decoder_attention_mask)
         return sum(int((mask > 0).sum()) for mask in masks if mask is not None)
 

@@ -1,4 +1,4 @@
-"""Rows drawn at random from several sources, such as one for each language."""
+"""Rows sampled from several sources, such as one for each language."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ __all__ = ["MixedRows"]
 
 
 class MixedRows:
-    """An endless stream of rows; the source of each row follows from seed and step.
+    """An endless stream of rows; seed and step determine the source of each row.
 
     Args:
         sources: Sources of `PackedRows` of one length, whose `take` accepts a number of rows.
         shares: The probability of each source.
         rows: Rows per step.
         seed: Random seed.
-        documents: The number of documents of each source, to number them all in order.
+        documents: The number of documents of each source, to number all documents consecutively.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class MixedRows:
         return joined
 
     def state(self) -> dict[str, Any]:
-        """Return what `restore` takes."""
+        """Return the position, for `restore`."""
         states = [source.state() for source in self.sources]
         return {"rows": self.done, "epochs": min(s["epochs"] for s in states), "sources": states}
 

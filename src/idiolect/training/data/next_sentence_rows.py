@@ -1,9 +1,10 @@
-"""Rows of two parts of a text, of which half do not belong together (BERT's sentence pairs).
+"""Sentence pairs for BERT's next-sentence prediction; in half of them B does not follow A.
 
-As in BERT's code (Devlin et al. 2018, 1810.04805): sentences of a document are collected until they
-fill a row and divided into A and B; in half of the rows, and where there is one sentence only, B is
-taken from another document, and the sentences that it replaces are put back. One document in ten is
-cut into shorter rows. A pair that is too long loses tokens at either end of its longer side.
+As in BERT's code (Devlin et al. 2018, 1810.04805), consecutive sentences of a document that fill a
+row are divided into A and B. In half of the rows, and if there is only one sentence, B is taken
+from another document, and the sentences that it replaces are used again. One document in ten is
+divided into shorter rows. If a pair is too long, tokens are removed at random from both ends of its
+longer side.
 """
 
 from __future__ import annotations
@@ -57,12 +58,12 @@ class NextSentenceRows:
     Args:
         tokens: The documents, with the ends of sentences.
         template: The special tokens around a text: [CLS] before A, [SEP] after A and after B.
-        length: Most tokens of a row.
+        length: Maximum number of tokens per row.
         rows: Rows per step.
         seed: Random seed.
         pad_id: Fills short rows.
-        duplicates: The pairs repeat after so many epochs; `None` for new ones in each.
-        name: What messages call the documents.
+        duplicates: Number of epochs after which the pairs repeat; `None` for new pairs in each.
+        name: Name of the documents in messages.
         language: The language of the documents.
 
     Raises:
@@ -130,7 +131,7 @@ class NextSentenceRows:
         )
 
     def state(self) -> dict[str, Any]:
-        """Return what `restore` takes."""
+        """Return the position, for `restore`."""
         return asdict(self.position)
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -142,7 +143,7 @@ class NextSentenceRows:
         return np.random.default_rng([self.seed, epoch]).permutation(len(self.tokens))
 
     def _next(self) -> tuple[int, SentencePair]:
-        """Return the next pair and its epoch, and move on."""
+        """Return the next pair and its epoch, and advance."""
         while True:
             at = self.position
             document = int(self._order[at.document])
@@ -183,13 +184,13 @@ class NextSentenceRows:
                 other = (document, edges[middle], edges[i + 1])
             else:
                 other = self._elsewhere(document, target - (own[2] - own[1]), random)
-                i = middle - 1  # the sentences that B would have been are used again
+                i = middle - 1  # the sentences that B replaces are used again
             pairs.append(SentencePair(*_shorten(own, other, self.room, random), bool(follows)))
             start, i = i + 1, i + 1
         return pairs
 
     def _sentences(self, document: int) -> list[int]:
-        """Return where the sentences of a document start, and its end."""
+        """Return the starts of a document's sentences, and its end."""
         ends = (self.tokens.sentence_ends(document).nonzero()[0] + 1).tolist()
         length = len(self.tokens[document])
         return [0, *ends, length] if length else [0]
@@ -197,7 +198,7 @@ class NextSentenceRows:
     def _elsewhere(
         self, document: int, length: int, random: np.random.Generator
     ) -> tuple[int, int, int]:
-        """Return sentences of another document, from a random one on, of about a length."""
+        """Return sentences of about a given length from a random position in another document."""
         other = int(random.integers(len(self.tokens) - 1))
         other += other >= document
         edges = self._sentences(other)
@@ -211,12 +212,12 @@ class NextSentenceRows:
 def _shorten(
     one: tuple[int, int, int], other: tuple[int, int, int], room: int, random: np.random.Generator
 ) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    """Take tokens off either end of the longer range, until both fit into the room."""
+    """Remove tokens from random ends of the longer range, until both ranges fit into `room`."""
     ranges = [list(one), list(other)]
     while (surplus := sum(stop - start for _, start, stop in ranges) - room) > 0:
         sizes = [stop - start for _, start, stop in ranges]
         longer = ranges[0] if sizes[0] > sizes[1] else ranges[1]
-        # As many as one by one would be taken before the sides are equal.
+        # As many as would be removed one by one until the sides are equal.
         taken = max(1, min(surplus, abs(sizes[0] - sizes[1])))
         front = int(random.binomial(taken, 0.5))
         longer[1] += front

@@ -1,10 +1,10 @@
 """Documents packed into rows of equal length, in a random order that can be resumed.
 
-- A row is filled with whole documents. The last one is cut at the end of the row, and the next row
-  starts with the rest of it as a text of its own. Attention and positions do not cross documents
-  (see `PackedRows.document_ids`), so documents do not see one another and little is padding.
-- Each epoch reads the documents in another random order, which follows from the seed and the
-  epoch's number. The few numbers of a `Position` are therefore enough to resume.
+- A row is filled with whole documents. The last one is split at the end of the row, and the next
+  row starts with the rest of it as a separate text. Attention and positions do not cross documents
+  (see `PackedRows.document_ids`), so documents are independent and there is little padding.
+- Each epoch reads the documents in a different random order, which the seed and the epoch's number
+  determine. The few numbers of a `Position` are therefore enough to resume.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ __all__ = ["Origin", "PackedDocuments", "PackedRows", "Position", "join_rows"]
 
 
 class Origin(NamedTuple):
-    """Where a text of a row comes from."""
+    """The origin of a text in a row."""
 
     document: int
     """Number of the document."""
     offset: int
-    """Its first token in the document."""
+    """Index of its first token in the document."""
     epoch: int
     """The epoch, counted from 0."""
 
@@ -51,9 +51,9 @@ class PackedRows:
     sources: Sequence[int]
     """Numbers of the documents in the token file, in order."""
     origins: Sequence[Origin] = ()
-    """Where each text comes from, in the order of `texts`."""
+    """Origin of each text, in the order of `texts`."""
     sentence_ends: Tensor | None = None
-    """Which tokens end a sentence inside a text, if they are marked. (rows, length), bool."""
+    """Mask of the tokens that end a sentence inside a text, if marked. (rows, length), bool."""
     languages: Sequence[Any] = ()
     """The language of each row, if it is known; of rows of pairs, the two languages."""
     segment_ids: Tensor | None = None
@@ -67,7 +67,7 @@ class PackedRows:
         return len(self.input_ids)
 
     def texts(self) -> list[tuple[int, int, int]]:
-        """Return row, first column and the column after the last of each text, row by row."""
+        """Return the row, first column and end column (exclusive) of each text, row by row."""
         documents = self.document_ids.numpy()
         length = documents.shape[1]
         edges = np.ones((len(documents), length + 1), np.bool_)
@@ -84,11 +84,11 @@ class PackedRows:
 def join_rows(
     parts: Sequence[tuple[NDArray[np.int64], PackedRows, int]], *, first: int
 ) -> PackedRows:
-    """Put rows of several sources together.
+    """Combine rows of several sources.
 
     Args:
-        parts: For each source the places of its rows among all, the rows, and what to add to the
-            numbers of its documents.
+        parts: For each source: the positions of its rows in the result, the rows, and the offset to
+            add to the numbers of its documents.
         first: Number of the first row, counted over the whole run.
     """
     places = np.concatenate([place for place, _, _ in parts])
@@ -145,16 +145,16 @@ class PackedDocuments:
         length: Tokens per row.
         rows: Rows per step.
         seed: Random seed of the order.
-        pad_id: Fills the end of a row that has no room for another text.
-        name: What messages call the documents.
-        language: The language of the documents, which the rows name.
-        whole_sentences: End a row after a sentence, not within one that has no more room. The
-            documents of a row are then one text, with the template's end between them (RoBERTa's
-            full sentences, Liu et al. 2019, 1907.11692).
+        pad_id: Fills the end of a row that has no space for another text.
+        name: Name of the documents in messages.
+        language: The language of the documents, which is recorded in the rows.
+        whole_sentences: End a row after a sentence rather than within one. The documents of a row
+            are then one text, with the template's end between them (RoBERTa's full sentences, Liu
+            et al. 2019, 1907.11692).
 
     Raises:
-        InputError: All documents together do not fill one row, or the template leaves no room
-            in a row.
+        InputError: All documents together do not fill one row, or the template leaves no space in
+            a row.
     """
 
     def __init__(
@@ -186,7 +186,7 @@ class PackedDocuments:
         self.seed, self.pad_id, self.language = seed, pad_id or 0, language
         self.whole_sentences = whole_sentences
         self.position = Position()
-        # A shorter rest of a row stays empty: the few tokens in it would lack context.
+        # A shorter end of a row stays empty: the few tokens in it would lack context.
         self._minimum = length - room + min(32, max(1, length // 8), room)
         self._order = self._shuffled(0)
 
@@ -194,7 +194,7 @@ class PackedDocuments:
         """Return the rows of the next step.
 
         Args:
-            count: How many, if not those of a step.
+            count: Number of rows; by default those of one step.
         """
         count = self.rows if count is None else count
         ids = np.full((count, self.length), self.pad_id, dtype=np.int64)
@@ -229,7 +229,7 @@ class PackedDocuments:
         )
 
     def state(self) -> dict[str, Any]:
-        """Return what `restore` takes."""
+        """Return the position, for `restore`."""
         return asdict(self.position)
 
     def restore(self, state: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Pairs of translations packed into rows: both sides of a pair, in turn, are one text."""
+"""Pairs of translations packed into rows; the two sides of a pair are concatenated to one text."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ class PackedPairs:
     """An endless stream of rows of whole pairs.
 
     Args:
-        tokens: The texts and their translations, in turn.
+        tokens: The texts and their translations, alternating.
         template: The special tokens around each side.
         length: Tokens per row.
         rows: Rows per step.
         seed: Random seed of the order.
         pad_id: Fills the end of a row.
         languages: The languages of the two sides.
-        name: What messages call the pairs.
+        name: Name of the pairs in messages.
 
     Raises:
         InputError: No pair fits into a row.
@@ -113,7 +113,7 @@ class PackedPairs:
         )
 
     def state(self) -> dict[str, Any]:
-        """Return what `restore` takes."""
+        """Return the position, for `restore`."""
         return asdict(self.position)
 
     def restore(self, state: dict[str, Any]) -> None:

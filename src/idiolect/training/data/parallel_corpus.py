@@ -1,4 +1,4 @@
-"""`ParallelCorpus`: pairs of translations and their two languages, read as one text after another.
+"""`ParallelCorpus`: pairs of translations and their two languages, iterated as single texts.
 
 The documents of its token file alternate: document 2i is a text, document 2i + 1 its translation.
 """
@@ -25,7 +25,7 @@ class ParallelCorpus:
         languages: The language of the texts, and of the translations; `None` if not known.
 
     Raises:
-        InputError: There are no pairs, or a side of one is no text or empty.
+        InputError: There are no pairs, or a side of one is empty or not a string.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class ParallelCorpus:
         """Return the parallel corpora of an argument: pairs, or a dict of pairs by languages.
 
         Raises:
-            InputError: It is neither.
+            InputError: The source is neither.
         """
         if isinstance(source, cls):
             return [source]

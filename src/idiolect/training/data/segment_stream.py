@@ -1,7 +1,8 @@
 """A corpus as one long text, read in segments that follow one another.
 
-The text is cut into as many equal parts as there are rows. Row r of each step continues where row r
-of the step before ended, so a network that carries its state reads each part from beginning to end:
+The text is divided into as many equal parts as there are rows. Row r of each step continues where
+row r of the previous step ended, so a network that carries its state reads each part from beginning
+to end:
 
     step          1      2      3
     row 0      |─────||─────||─────|      documents 1, 2, 3, …
@@ -42,7 +43,7 @@ class Segments:
     restarts: bool
     """Whether these are the first segments of an epoch."""
     rate_factor: float
-    """What the learning rate is multiplied by."""
+    """Factor on the learning rate."""
     sources: Sequence[int]
     """Numbers of the documents in which the rows begin."""
 
@@ -54,7 +55,7 @@ class StreamPosition:
     epochs: int = 0
     """Completed epochs."""
     place: int = 0
-    """Tokens of each row that were read in this epoch."""
+    """Number of tokens of each row that were read in this epoch."""
     segments: int = 0
     """Segments read since the start of the run."""
 
@@ -64,15 +65,15 @@ class SegmentStream:
 
     Args:
         tokens: The documents.
-        template: The special tokens around each text. A token that would stand both after a text
-            and before the next one stands there once.
-        length: Tokens per segment, over which gradients flow back.
+        template: The special tokens around each text. If the same token ends a text and begins the
+            next one, it is inserted once.
+        length: Tokens per segment, the length of truncated backpropagation.
         rows: Rows per step.
         seed: Random seed of the lengths.
-        varies: Draw the length of each segment: around `length`, and sometimes around half of it,
-            so that no token is always the first of a segment; the learning rate follows the length
+        varies: Sample the length of each segment around `length`, and sometimes around half of it,
+            so that segments begin at different tokens; the learning rate is scaled with the length
             (Merity et al. 2017, 1708.02182).
-        name: What messages call the text.
+        name: Name of the text in messages.
 
     Raises:
         InputError: The parts are shorter than a segment.
@@ -127,7 +128,7 @@ class SegmentStream:
         )
 
     def state(self) -> dict[str, Any]:
-        """Return what `restore` takes."""
+        """Return the position, for `restore`."""
         return asdict(self.position)
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -135,7 +136,7 @@ class SegmentStream:
         self.position = StreamPosition(**state)
 
     def _draw(self, number: int) -> int:
-        """Return the length of a segment of the run, before the end of the text is considered."""
+        """Sample the length of a segment, ignoring the end of the text."""
         if not self.varies:
             return self.length
         random = np.random.default_rng([self.seed, number])
@@ -143,7 +144,7 @@ class SegmentStream:
         return max(_LEAST, round(random.normal(mean, _SPREAD)))
 
     def _read(self, start: int, stop: int) -> NDArray[np.int64]:
-        """Return the tokens from one place in the text to another."""
+        """Return the tokens between two positions in the text."""
         first = number = int(np.searchsorted(self._ends, start, side="right"))
         pieces: list[NDArray[Any]] = []
         while number < len(self._ends) and (number == first or self._ends[number - 1] < stop):

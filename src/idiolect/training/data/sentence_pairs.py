@@ -1,8 +1,8 @@
-"""Pairs of token ids in batches of similar length, which hold a number of tokens and not of rows.
+"""Pairs of token ids in batches of similar length, limited by tokens rather than rows.
 
-Padding costs time and teaches nothing, so pairs of similar length share a batch. Their order is
-random in each epoch: pairs are shuffled, sorted by length with ties in that random order, cut into
-batches, and the batches are shuffled.
+Padding wastes computation, so pairs of similar length share a batch. Their order is random in each
+epoch: pairs are shuffled, stably sorted by length and divided into batches, and the batches are
+shuffled.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ class PairRows:
 
 
 class SentencePairs:
-    """An endless stream of batches of pairs; an epoch's batches follow from seed and epoch.
+    """An endless stream of batches of pairs; seed and epoch determine the batches of an epoch.
 
     Args:
         source_ids: The ids of each source text.
         target_ids: The ids of each target text.
-        batch_tokens: The largest size of a batch: rows times the longest text of either side.
+        batch_tokens: Maximum size of a batch: rows times the longest text of either side.
         seed: Random seed of the order.
 
     Raises:
@@ -65,7 +65,7 @@ class SentencePairs:
         self._batches = self._divide(0)
 
     def __len__(self) -> int:
-        """Return the number of batches in the present epoch; it varies little."""
+        """Return the number of batches in the current epoch, which varies slightly."""
         return len(self._batches)
 
     def take(self) -> PairRows:
@@ -80,7 +80,7 @@ class SentencePairs:
         )
 
     def state(self) -> dict[str, Any]:
-        """Return what `restore` takes."""
+        """Return the position, for `restore`."""
         return {"epoch": self.epoch, "step": self.step}
 
     def restore(self, state: dict[str, Any]) -> None:

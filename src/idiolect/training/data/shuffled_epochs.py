@@ -21,13 +21,13 @@ class EpochSample:
 
 
 class ShuffledEpochs:
-    """An endless stream of example numbers; each epoch's order follows from seed and epoch.
+    """An endless stream of example numbers; seed and epoch determine the order of an epoch.
 
-    A step never spans two epochs. The examples that do not fill an epoch's last step are left out
-    of that epoch; each epoch leaves out other ones.
+    A step never spans two epochs. Examples that do not fill an epoch's last step are dropped;
+    different ones in each epoch.
 
     Args:
-        count: How many examples there are.
+        count: Number of examples.
         rows: Examples per step, at most `count`.
         seed: Random seed of the order.
     """
@@ -35,7 +35,7 @@ class ShuffledEpochs:
     def __init__(self, count: int, *, rows: int, seed: int = 0) -> None:
         self.count, self.rows, self.seed = count, min(rows, count), seed
         self.steps = count // self.rows
-        """Steps in an epoch."""
+        """Number of steps in an epoch."""
         self.done = 0
         """Completed steps."""
         self._epoch, self._order = -1, np.zeros(0, np.int64)
@@ -50,7 +50,7 @@ class ShuffledEpochs:
         return EpochSample(self._order[step * self.rows : (step + 1) * self.rows].tolist(), epoch)
 
     def state(self) -> dict[str, Any]:
-        """Return what `restore` takes."""
+        """Return the position, for `restore`."""
         return {"steps": self.done}
 
     def restore(self, state: dict[str, Any]) -> None:

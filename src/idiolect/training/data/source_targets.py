@@ -48,8 +48,8 @@ def pack_pairs(
 
     Args:
         rows: The pairs of each row, which become its numbered documents.
-        pad_id: Id that fills short rows; masked, so any will do.
-        start: What the decoder reads first; `None` for the last id of each target.
+        pad_id: Id that fills short rows; any id, since padding is masked.
+        start: First id of the decoder's input; `None` for the last id of each target.
         packed: Whether pairs share rows; otherwise each becomes a row of its own.
     """
     if not packed:
@@ -80,7 +80,7 @@ def pack_pairs(
 def _grid(
     texts: Sequence[NDArray[np.int64]], counts: Sequence[int], fill: int
 ) -> tuple[Tensor, Tensor]:
-    """Lay texts into rows, and number them in each. Shape: (rows, longest), two of it."""
+    """Concatenate texts into rows, and number them in each. Shape: two of (rows, longest)."""
     ends = np.cumsum(counts)
     own = [texts[end - count : end] for count, end in zip(counts, ends, strict=True)]
     sizes = [sum(map(len, one)) for one in own]

@@ -3,8 +3,8 @@
 There are two files of little-endian numbers: `ids.bin` (int32, all documents concatenated, without
 special tokens) and `ends.bin` (int64, the end of each document in `ids.bin`). `tokens.json`
 describes them. For objectives that read sentences, `sentences.bin` marks the last token of each
-sentence but a document's last (one byte a token). Tokenising needs bounded memory, and a resumed
-run does not tokenise again.
+sentence except a document's last (one byte per token). Tokenising needs bounded memory, and a
+resumed run does not tokenise again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from idiolect.text.tokenizers.tokenizer import Tokenizer
 __all__ = ["TokenFile"]
 
 _CHUNK = 1024
-"""Documents tokenised at once."""
+"""Number of documents tokenised at once."""
 
 
 class TokenFile:
@@ -39,11 +39,11 @@ class TokenFile:
     array([29214], dtype=int32)
 
     Args:
-        folder: A folder that `write` has written.
-        tokenizer: The tokenizer that made the ids.
+        folder: A folder written by `write`.
+        tokenizer: The tokenizer that produced the ids.
 
     Raises:
-        CheckpointError: A file is missing or truncated, or another tokenizer made the ids.
+        CheckpointError: A file is missing or truncated, or another tokenizer produced the ids.
     """
 
     def __init__(self, folder: str | Path, tokenizer: Tokenizer) -> None:
@@ -123,10 +123,10 @@ class TokenFile:
         return self._marks is not None
 
     def sentence_ends(self, document: int) -> NDArray[np.bool_]:
-        """Return which tokens of a document end a sentence, its last one aside. (length,), bool.
+        """Return a mask of the tokens that end a sentence, except the last one. (length,), bool.
 
         Raises:
-            CheckpointError: They are not marked.
+            CheckpointError: Sentences are not marked.
         """
         if self._marks is None:
             raise CheckpointError("the tokens have no sentence ends", hint="start a new run")
@@ -175,7 +175,7 @@ def _write_ids(
 
 
 def _mark_sentences(text: str, offsets: Sequence[tuple[int, int]]) -> NDArray[np.bool_]:
-    """Mark the token that holds the last character of each sentence, the text's last aside."""
+    """Mark the token with the last character of each sentence, except the text's last sentence."""
     marks = np.zeros(len(offsets), np.bool_)
     stops = np.array([stop for _, stop in offsets], np.int64)
     for end in sentence_ends(text):

@@ -1,1 +1,1 @@
-"""What a run minimises: one file an objective, found by name in one registry."""
+"""Training objectives, one per file, found by name in one registry."""

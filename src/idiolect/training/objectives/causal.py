@@ -1,8 +1,8 @@
 """Next-token prediction: the objective of GPT, Llama and recurrent language models.
 
 Transformers read packed rows of documents. Recurrent networks read a stream: the state after a
-segment is where the next segment of the same row starts, and gradients end there (truncated
-back-propagation through time, Werbos 1990; Mikolov et al. 2010).
+segment is the initial state of the next segment in the same row, without gradients across the
+boundary (truncated back-propagation through time, Werbos 1990; Mikolov et al. 2010).
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ __all__ = ["Causal", "CausalStream", "StreamBatch", "language_loss"]
 
 
 class Causal(CorpusObjective):
-    """Predict each token from those before it in its document (Radford et al. 2018).
+    """Predict each token from the preceding ones in its document (Radford et al. 2018).
 
     Args:
         network: A causal network with a language-model head.
 
     Raises:
-        ConfigError: The network does not read from left to right.
+        ConfigError: The network is not causal.
         InputError: It has no language-model head.
     """
 
@@ -53,7 +53,7 @@ class Causal(CorpusObjective):
     def create(
         cls, network: Network, tokenizer: Tokenizer, *, seed: int, **settings: Any
     ) -> Causal:
-        """Make the objective for a run: of a network that carries its state, on a stream."""
+        """Make the objective for a run; for a network that carries its state, on a stream."""
         del tokenizer, seed, settings
         return CausalStream(network) if network.carries_state else Causal(network)
 
@@ -64,7 +64,7 @@ class Causal(CorpusObjective):
         return TextTemplate.of(tokenizer, causal=True)
 
     def prepare(self, rows: PackedRows) -> Batch:
-        """Label each token with the next one, unless that is in another document."""
+        """Label each token with the next one, unless it belongs to another document."""
         labels = torch.full_like(rows.input_ids, IGNORE_INDEX)
         together = (rows.document_ids[:, 1:] == rows.document_ids[:, :-1]) & (
             rows.document_ids[:, 1:] > 0
@@ -79,16 +79,16 @@ class Causal(CorpusObjective):
 
 @dataclass(frozen=True, kw_only=True)
 class StreamBatch(Batch):
-    """Segments of a stream, each of which continues that of the step before."""
+    """Segments of a stream, each of which continues that of the previous step."""
 
     rows: Tensor
     """The number of each segment's row in the whole batch. (rows,), int64."""
     batch_size: int
-    """Rows of the whole batch."""
+    """Number of rows of the whole batch."""
     restarts: bool
-    """Whether the rows begin anew, with a state of zeros."""
+    """Whether the rows start from a state of zeros."""
     rate_factor: float
-    """What the learning rate is multiplied by."""
+    """Factor on the learning rate."""
 
 
 class CausalStream(Causal):
@@ -171,7 +171,7 @@ class CausalStream(Causal):
         return super().accumulate(batch, step)
 
     def rate_factor(self, batch: StreamBatch) -> float:
-        """Return the factor of the segments' length."""
+        """Return the factor on the learning rate for the length of the segments."""
         return batch.rate_factor
 
     def carried(self) -> dict[str, Tensor]:
@@ -189,7 +189,7 @@ def language_loss(network: Network, batch: Batch, cache: RecurrentCache | None =
     Args:
         network: The network.
         batch: The tokens and their labels.
-        cache: The states of the text before; replaced by those after.
+        cache: The states after the preceding text; updated in place.
     """
     given = {} if cache is None else {"cache": cache}
     output: Output = network(**batch.inputs, **given, return_logits=False)

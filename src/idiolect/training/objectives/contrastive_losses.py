@@ -1,9 +1,10 @@
 """Contrastive losses over the vectors of queries and documents.
 
 - The distinct documents of a batch are the columns of a score matrix. For each pair, `Candidates`
-  holds the column of its document, those of its explicit negatives, and columns to ignore: other
+  contains the column of its document, those of its hard negatives, and columns to ignore: other
   documents that are relevant to the query. A relevant document is therefore never a negative.
-- A loss is a small frozen object, called with vectors and `Candidates`; `Matryoshka` wraps any.
+- A loss is a small frozen object, called with vectors and `Candidates`; `Matryoshka` wraps any
+  loss.
 - Losses are summed over the pairs; the training loop divides by their number.
 - Gradient caching (Gao et al. 2021, 2101.06983) is activation checkpointing of the whole encoder:
   `embed_in_parts` discards a part's activations and recomputes them, with the same dropout, in the
@@ -45,7 +46,7 @@ class Candidates:
     positive: Tensor
     """The column of each pair's own document. (pairs,), int64."""
     negatives: Tensor
-    """The columns of its explicit negatives, padded with -1. (pairs, maximum), int64."""
+    """The columns of its explicit (hard) negatives, padded with -1. (pairs, maximum), int64."""
     ignored: Tensor
     """Other documents that are relevant to its query. (pairs, documents), bool."""
     scores: Tensor | None = None
@@ -75,12 +76,12 @@ class Candidates:
         )
 
     def is_negative(self, documents: int) -> Tensor:
-        """Return which columns are a pair's negatives. (pairs, documents), bool.
+        """Return a mask of each pair's negatives. (pairs, documents), bool.
 
-        They are its explicit negatives, or without any all documents that are not relevant.
+        They are its explicit negatives or, if it has none, all documents that are not relevant.
         """
         own = F.one_hot(self.positive, documents).bool()
-        # One more column takes the padding.
+        # An additional column receives the padding.
         given = own.new_zeros(len(self), documents + 1)
         given.scatter_(1, self.negatives.where(self.negatives >= 0, documents), True)
         given = given[:, :documents]
@@ -99,13 +100,13 @@ class ContrastiveLoss(Protocol):
 class InfoNCE:
     """Classify a query's document among all of the batch (van den Oord et al. 2018, 1807.03748).
 
-    −log softmax of query·document / temperature over all columns, at the pair's own column. Also
+    −log softmax of query·document / temperature over the columns, at the pair's own column. Also
     called multiple negatives ranking (Henderson et al. 2017, 1705.00652). Vectors are expected to
-    have length one.
+    have norm one.
     """
 
     temperature: float = 0.05
-    """The smaller, the more the nearest negatives dominate."""
+    """The smaller it is, the more the nearest negatives dominate the loss."""
     bidirectional: bool = False
     """Also classify a document's query among all queries; the loss is the mean of the two."""
 
@@ -207,7 +208,7 @@ class Matryoshka:
     """The sum of a loss over several prefixes of the vectors (Kusupati et al. 2022, 2205.13147).
 
     Raises:
-        ConfigError: No dimensions, or not all are positive.
+        ConfigError: There are no dimensions, or not all are positive.
     """
 
     loss: ContrastiveLoss
@@ -215,7 +216,7 @@ class Matryoshka:
     dimensions: tuple[int, ...]
     """Widths of the prefixes; include the full width to train the whole vector as well."""
     normalize: bool = True
-    """Scale each prefix to length one."""
+    """Normalize each prefix to norm one."""
 
     def __post_init__(self) -> None:
         if not self.dimensions or min(self.dimensions) < 1:
@@ -248,7 +249,7 @@ def embed_in_parts(embed: Callable[[_Part], Tensor], parts: Iterable[_Part]) -> 
 
     Args:
         embed: Computes the vectors of a part's texts.
-        parts: The texts, as many per part as fit into memory.
+        parts: The texts, in parts that fit into memory.
     """
     vectors = [checkpoint(embed, part, use_reentrant=False) for part in parts]
     return torch.cat(vectors)
@@ -262,14 +263,14 @@ def _hinge(scores: Tensor, candidates: Candidates, margin: float) -> Tensor:
 
 
 def _masked_mean(values: Tensor, chosen: Tensor) -> Tensor:
-    """Return each row's mean over the chosen columns, or zero if it has none. (rows,)."""
+    """Return each row's mean over the chosen columns; zero if it has none. (rows,)."""
     return (values * chosen).sum(1) / chosen.sum(1).clamp(min=1)
 
 
 def _own_scores(
     queries: Tensor, documents: Tensor, candidates: Candidates
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return each pair's scores of its own candidates, the teacher's, and which are real."""
+    """Return scores of each pair's own candidates, the teacher's scores, and a validity mask."""
     if candidates.scores is None:
         raise InputError(
             "this loss needs a teacher's scores, and the pairs have none",

@@ -1,6 +1,7 @@
-"""`CorpusObjective`: what objectives that train on text have in common.
+"""`CorpusObjective`: the base class of objectives that train on text.
 
-An objective says which tokens it needs, what surrounds a text, and which source makes its rows.
+An objective defines the special tokens it needs, the template around a text, and the source of its
+rows.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class CorpusObjective(RowwiseObjective):
     """A loss over rows of text."""
 
     needs_sentences: bool = False
-    """Whether the source must know where sentences end."""
+    """Whether the source needs sentence boundaries."""
     languages_are: ClassVar[Literal["tokens", "embeddings"] | None] = None
     """How a network receives the language of a text, if it can: as a `tokens` id at the end of the
     text (mBART), or as an id of its language `embeddings` for each token (XLM)."""
@@ -52,7 +53,7 @@ class CorpusObjective(RowwiseObjective):
         return TextTemplate.of(tokenizer, causal=False)
 
     def row_length(self, max_length: int) -> int:
-        """Return how many tokens of text make a row of `max_length`."""
+        """Return the number of text tokens for a row of `max_length` tokens."""
         return max_length
 
     def make_source(
@@ -70,8 +71,8 @@ class CorpusObjective(RowwiseObjective):
             tokens: The text.
             tokenizer: Its tokenizer.
             config: Sizes and seed.
-            name: What messages call the text.
-            language: Its language, if it is known.
+            name: Name of the text in messages.
+            language: Its language, if known.
 
         Raises:
             InputError: There is too little text.

@@ -1,7 +1,7 @@
-"""Cross-entropy over a vocabulary without holding all its scores in memory.
+"""Cross-entropy over a vocabulary without storing all logits.
 
 - Tokens go through the head in chunks. The gradient is computed in the forward pass from the
-  chunk's scores, so nothing of the size tokens × vocabulary is kept or computed twice (as in
+  chunk's logits, so nothing of the size tokens × vocabulary is stored or computed twice (as in
   Wijmans et al. 2024, 2411.09009, and Hsu et al. 2024, 2410.10989).
 - The vocabulary may come in blocks, each with its own weights. A frozen block costs two matrix
   products, one for the scores and one for the hidden states' gradient. A trained block costs a
@@ -29,7 +29,7 @@ Block = tuple[Tensor | QuantizedMatrix, Tensor | None]
 """Consecutive rows of a head, and their biases. (rows, width) and (rows,)."""
 
 _CHUNK_BYTES = {"cpu": 32 << 20}
-"""Size of a chunk's scores on a CPU: small, so that part of it fits into the caches."""
+"""Size of a chunk's logits on a CPU: small, so that part of it fits into the caches."""
 _CHUNK_BYTES_ELSEWHERE = 512 << 20
 
 
@@ -77,7 +77,7 @@ def cross_entropy(
 def score_in_chunks(
     hidden: Tensor, blocks: Sequence[Block]
 ) -> Iterator[tuple[slice, list[Tensor]]]:
-    """Score the vocabulary for one chunk of tokens after another.
+    """Compute the logits for one chunk of tokens at a time.
 
     Yields:
         The chunk's tokens, and their scores in float32: one tensor (chunk, rows) per block.
@@ -154,7 +154,7 @@ class _CrossEntropy(torch.autograd.Function):
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """Add left @ right. In one format there is no product apart, which is as large as the rows."""
+    """Add left @ right; with equal dtypes in place, without a temporary as large as the rows."""
     if total.dtype == right.dtype:
         total.addmm_(left, right)
     else:
@@ -162,7 +162,7 @@ def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
 
 
 def _converted(weight: Tensor | QuantizedMatrix, dtype: torch.dtype) -> Tensor | QuantizedMatrix:
-    """Convert a block to the dtype of products; a quantised one is converted as it is read."""
+    """Convert a block to the dtype of products; a quantised one is converted when it is read."""
     return weight if isinstance(weight, QuantizedMatrix) else weight.to(dtype)
 
 

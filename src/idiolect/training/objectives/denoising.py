@@ -2,10 +2,10 @@
 
 A text is corrupted in this order, as in fairseq (Lewis et al. 2019, 1910.13461):
 
-    permutation   its sentences come in a random order
-    infilling     spans of words become one mask token each; a span of no words inserts a mask
-    deletion      random words are missing
-    rotation      it begins at a random token
+    permutation   sentences are shuffled
+    infilling     each span of words is replaced by one mask token; an empty span inserts a mask
+    deletion      random words are deleted
+    rotation      the text is rotated to begin at a random token
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _Ids = NDArray[np.int64]
 
 
 def infilling_lengths(random: np.random.Generator, budget: int, mean: float) -> _Ids:
-    """Draw the lengths of spans, in words, until they sum to the budget; the last is trimmed.
+    """Sample lengths of spans, in words, until they sum to the budget; the last is truncated.
 
     Lengths follow a Poisson distribution, so some are zero.
     """
@@ -54,20 +54,20 @@ def infilling_lengths(random: np.random.Generator, budget: int, mean: float) -> 
 def mask_spans(
     random: np.random.Generator, starts: NDArray[np.bool_], *, mask_ratio: float, mean: float
 ) -> tuple[_Ids, _Ids]:
-    """Draw which tokens are masked, and where the masks are.
+    """Sample the spans of tokens to replace by masks.
 
     Spans do not overlap, so exactly ⌈mask_ratio · words⌉ words are masked; each arrangement of
     spans and other words is equally probable.
 
     Args:
-        random: The random numbers.
-        starts: Which tokens start a word; the first always does.
+        random: The random generator.
+        starts: Mask of the tokens that start a word; the first token always does.
         mask_ratio: Share of the words that are masked.
         mean: Mean of the spans' Poisson distribution.
 
     Returns:
-        First token of each span and the one after its last, in order; they are equal where a mask
-        is inserted. Shape: two of (spans,).
+        Start and end (exclusive) of each span, in order; they are equal where a mask is inserted.
+        Shape: two of (spans,).
     """
     words = np.append(starts.nonzero()[0], len(starts))
     count = len(words) - 1
@@ -77,17 +77,17 @@ def mask_spans(
     lengths = infilling_lengths(random, budget, mean)
     slots = count - budget + len(lengths)
     chosen = np.sort(random.choice(slots, len(lengths), replace=False))
-    # Before a span come the kept words of the slots before it, and the earlier spans.
+    # A span is preceded by the kept words in the slots before it and by the earlier spans.
     first = chosen - np.arange(len(lengths)) + np.cumsum(lengths) - lengths
     return words[first], words[first + lengths]
 
 
 def permute_sentences(random: np.random.Generator, ends: NDArray[np.bool_], share: float) -> _Ids:
-    """Return an order of tokens in which a share of the sentences changed places.
+    """Return an order of tokens in which a share of the sentences is permuted.
 
     Args:
-        random: The random numbers.
-        ends: Which tokens end a sentence, the last one of the text aside.
+        random: The random generator.
+        ends: Mask of the tokens that end a sentence, except the last sentence.
         share: Share of the sentences that are permuted.
     """
     parts = np.split(np.arange(len(ends)), ends[:-1].nonzero()[0] + 1)
@@ -106,16 +106,16 @@ class Denoising(CorpusObjective):
         mask_ratio: Share of the words that are masked (0.3; mBART 0.35).
         poisson_lambda: Mean number of words that one mask replaces (3; 3.5 in fairseq's command for
             BART and in mBART).
-        permute_sentences: Share of the sentences that change places.
+        permute_sentences: Share of the sentences that are permuted.
         delete_ratio: Share of the words that are deleted.
-        rotate: Probability that a text begins elsewhere.
-        language_ids: The token of each language, which then ends each text and begins the decoder's
-            input (mBART, Liu et al. 2020, 2001.08210).
+        rotate: Probability that a text is rotated.
+        language_ids: The token id of each language. If given, this token ends each text and begins
+            the decoder's input (mBART, Liu et al. 2020, 2001.08210).
         seed: Random seed.
 
     Raises:
-        ConfigError: The network is no encoder-decoder, or a number is out of its range.
-        InputError: It has no language-model head, or the tokenizer no mask or end token.
+        ConfigError: The network is not an encoder-decoder, or a number is out of range.
+        InputError: It has no language-model head, or the tokenizer has no mask or end token.
     """
 
     languages_are = "tokens"
@@ -229,7 +229,7 @@ class Denoising(CorpusObjective):
     def _mask(
         self, text: _Ids, starts: NDArray[np.bool_], first: _Ids, last: _Ids
     ) -> tuple[_Ids, NDArray[np.bool_]]:
-        """Replace each span by a mask; a mask is a word."""
+        """Replace each span by a mask token, which counts as one word."""
         pieces, heads, done = list[_Ids](), list[NDArray[np.bool_]](), 0
         mask, head = np.array([self.mask_id]), np.ones(1, np.bool_)
         for begin, end in zip(first.tolist(), last.tolist(), strict=True):

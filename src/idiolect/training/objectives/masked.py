@@ -30,27 +30,27 @@ _Grid = NDArray[Any]
 
 
 class Masked(CorpusObjective):
-    """Predict masked tokens from all others of their text.
+    """Predict masked tokens from all other tokens of their text.
 
-    Of a text's n tokens, special ones included, max(1, round(0.15·n)) are selected, never special
-    ones. Of the selected tokens, 80% are replaced by the mask, 10% by a random token and 10% are
-    kept (Devlin et al. 2018, 1810.04805). By default they are drawn anew for every row (dynamic
+    Of a text's n tokens (special ones count but are never selected), max(1, round(0.15·n)) are
+    selected. Of these, 80% are replaced by the mask, 10% by a random token and 10% are unchanged
+    (Devlin et al. 2018, 1810.04805). By default they are sampled anew for every row (dynamic
     masking, Liu et al. 2019, 1907.11692), from the seed and the row's number in the run.
 
     Args:
         network: A bidirectional network with a language-model head.
         tokenizer: Defines the mask, and the tokens that are never masked.
         mlm_probability: Share of the tokens that are selected.
-        whole_word: Select whole words: a token that starts one with those that continue it. A new
-            term is a word.
-        duplicates: Static masks, as in BERT: a document is masked in so many ways, one an epoch,
-            and then again in the first. `None` for dynamic masks.
-        full_sentences: Rows hold whole sentences of consecutive documents as one text (RoBERTa).
+        whole_word: Select whole words: a token that starts a word together with those that continue
+            it. A new term is a word.
+        duplicates: Static masking, as in BERT: the number of different maskings of a document,
+            which are used in turn, one per epoch. `None` for dynamic masking.
+        full_sentences: Rows contain whole sentences of consecutive documents as one text (RoBERTa).
         language_ids: The id of each language, for a network that has an embedding for it.
         seed: Random seed.
 
     Raises:
-        ConfigError: The network does not read both ways, or a number is out of its range.
+        ConfigError: The network is not bidirectional, or a number is out of range.
         InputError: It has no language-model head, or the tokenizer has no mask token.
     """
 
@@ -164,7 +164,7 @@ class Masked(CorpusObjective):
         return torch.from_numpy(masked), torch.from_numpy(labels)
 
     def _draw(self, rows: PackedRows, texts: Sequence[tuple[int, int, int]]) -> _Grid:
-        """Draw three uniform numbers for each token. Shape: (3, rows, length)."""
+        """Sample three uniform numbers for each token. Shape: (3, rows, length)."""
         count, length = rows.input_ids.shape
         if self.duplicates is None:
             seeds = ([self.seed, rows.first + row] for row in range(count))
@@ -172,7 +172,7 @@ class Masked(CorpusObjective):
             return np.stack(drawn, axis=1)
         grid = np.zeros((3, count, length))
         for (row, start, stop), origin in zip(texts, rows.origins, strict=True):
-            # By place in the document, so that a cut elsewhere does not change the masks.
+            # By position in the document, so that a different split does not change the masks.
             seed = [self.seed, origin.document, origin.epoch % int(self.duplicates)]
             numbers = np.random.default_rng(seed).random((origin.offset + stop - start, 3))
             grid[:, row, start:stop] = numbers[origin.offset :].T
@@ -199,13 +199,13 @@ def choose_tokens(
     Args:
         uniform: A random number for each token. (rows, length).
         texts: The number of each token's text, from 0. (rows, length).
-        candidates: Which tokens may be chosen. (rows, length), bool.
-        budgets: How many tokens of each text are chosen, if it has so many. (texts,).
-        words: The number of each token's word, ascending; whole words are then chosen, in random
-            order and without those that exceed the budget, as in BERT's code. (rows, length).
+        candidates: Mask of the tokens that may be chosen. (rows, length), bool.
+        budgets: Number of tokens to choose in each text, if it has that many. (texts,).
+        words: The number of each token's word, ascending. If given, whole words are chosen in
+            random order, skipping those that exceed the budget, as in BERT's code. (rows, length).
 
     Returns:
-        The chosen tokens. (rows, length).
+        Mask of the chosen tokens. (rows, length).
     """
     chosen = np.zeros(texts.size, np.bool_)
     places = candidates.ravel().nonzero()[0]

@@ -1,4 +1,4 @@
-"""BERT's objective: masked tokens, and whether the second part of a text follows the first."""
+"""BERT's objective: masked-token prediction and next-sentence prediction."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ class NextSentenceBatch(Batch):
     """Rows of two parts."""
 
     follows: Tensor
-    """1 where the second part comes from elsewhere, else 0, as in BERT. (rows,), int64."""
+    """1 if the second part does not follow the first, else 0, as in BERT. (rows,), int64."""
     row_weight: float
-    """What a row's loss counts, in masked tokens, so that the step's loss is the mean over tokens
+    """Weight of a row's loss, in masked tokens, with which the step's loss is the mean over tokens
     plus the mean over rows, however the step is divided."""
 
 
 class NextSentence(Masked):
     """Predict masked tokens, and whether the second part of a text follows the first.
 
-    The loss is the sum of both means (Devlin et al. 2018, 1810.04805).
+    The loss is the sum of the mean losses of both tasks (Devlin et al. 2018, 1810.04805).
 
     Args:
         network: A bidirectional network with a language-model and a next-sentence head.
@@ -114,7 +114,7 @@ class NextSentence(Masked):
         )
 
     def loss(self, network: Network, batch: NextSentenceBatch) -> Tensor:  # type: ignore[override]
-        """Return the loss summed over the labels, with that of the rows in proportion."""
+        """Return the loss summed over the token labels, plus the weighted loss of the rows."""
         assert batch.labels is not None
         output: Output = network(**batch.inputs, return_logits=False)
         head, predicted = network.language_head, batch.predicted

@@ -1,10 +1,10 @@
-"""What a training run minimises, and how its gradients are accumulated.
+"""Training objectives: the loss of a run, and how its gradients are accumulated.
 
-An objective makes a batch of what the source returns, computes its loss, and decides how one step
-is divided. There are two ways:
+An objective makes a batch from the source's rows, computes its loss, and decides how a step is
+divided among processes. There are two ways:
 
-    RowwiseObjective       the loss is a sum over rows: each process reads its share of the rows, in
-                           micro-batches, and the parts add up
+    RowwiseObjective       the loss is a sum over rows: each process computes its share of the rows,
+                           in micro-batches, and the results are summed
     WholeBatchObjective    every row is compared with every other, so the loss needs all of them:
                            each process computes the whole loss, and only the encoding is divided
 """
@@ -35,15 +35,15 @@ __all__ = [
 
 
 class SourceRows(Protocol):
-    """What a source returns for one step."""
+    """The rows that a source returns for one step."""
 
     @property
     def sources(self) -> Sequence[int]:
-        """The documents it comes from, by number; named when a step fails."""
+        """Numbers of the documents that the rows come from; reported when a step fails."""
 
 
 class BatchSource(Protocol):
-    """Where the rows of each step come from, endlessly."""
+    """An endless source of the rows of each step."""
 
     def take(self) -> SourceRows:
         """Return the rows of the next step, for all processes."""
@@ -60,11 +60,11 @@ class StepBatch(Protocol):
 
     @property
     def count(self) -> int:
-        """How many targets the loss is a sum over."""
+        """Number of targets over which the loss is summed."""
 
     @property
     def tokens(self) -> int:
-        """How many tokens are read, padding not counted."""
+        """Number of tokens read, excluding padding."""
 
     def to(self, device: torch.device) -> Self:
         """Move the batch to a device."""
@@ -82,7 +82,7 @@ class DivisibleBatch(StepBatch, Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class StepContext:
-    """What an objective needs from the loop to accumulate the gradients of a step."""
+    """The arguments an objective needs from the loop to accumulate the gradients of a step."""
 
     compute_loss: Callable[[Any], Tensor]
     """`Objective.loss` of a batch, in the run's number format."""
@@ -91,13 +91,13 @@ class StepContext:
     workers: Workers
     """The processes."""
     device: torch.device
-    """Where the network is."""
+    """The device of the network."""
     micro_batch: int | None
-    """Rows read at once; `None` for all."""
+    """Micro-batch size in rows; `None` for all rows."""
 
 
 class Objective(ABC):
-    """What a run minimises."""
+    """The loss that a run minimises."""
 
     predicts_text: ClassVar[bool] = False
     """Whether every token is predicted once, so that bits per byte can be reported."""
@@ -108,26 +108,26 @@ class Objective(ABC):
 
     @abstractmethod
     def prepare(self, rows: Any) -> StepBatch:
-        """Make a batch of the source's rows. The same rows always make the same batch."""
+        """Make a batch from the source's rows, deterministically."""
 
     @abstractmethod
     def loss(self, network: Network, batch: Any) -> Tensor:
         """Return the loss summed over the batch's targets, a scalar."""
 
     def rate_factor(self, batch: Any) -> float:
-        """Return what the learning rate of a batch's step is multiplied by."""
+        """Return the factor on the learning rate for a batch's step."""
         return 1.0
 
     def metrics(self) -> dict[str, float]:
-        """Return what else the last step measured, by name, for `metrics.jsonl`."""
+        """Return additional metrics of the last step, by name, for `metrics.jsonl`."""
         return {}
 
     def carried(self) -> dict[str, Tensor]:
-        """Return what is carried from step to step, by name. Later steps do not change it."""
+        """Return the tensors carried from step to step, by name. Later steps do not modify them."""
         return {}
 
     def restore_carried(self, carried: Mapping[str, Tensor]) -> None:
-        """Return to what `carried` returned."""
+        """Restore the tensors that `carried` returned."""
         del carried  # nothing, unless a subclass carries something
 
     @abstractmethod
@@ -135,12 +135,12 @@ class Objective(ABC):
         """Add the gradients of a step's batch.
 
         Returns:
-            This process's share of the summed loss: the shares of all processes add up to it.
+            This process's share of the summed loss; the shares of all processes sum to it.
         """
 
 
 class RowwiseObjective(Objective):
-    """A loss that is a sum over rows, whichever process and micro-batch they are in."""
+    """A loss that is a sum over rows, independent of processes and micro-batches."""
 
     def accumulate(self, batch: DivisibleBatch, step: StepContext) -> float:
         """Add the gradients of this process's rows, one micro-batch after another."""
@@ -155,7 +155,7 @@ class RowwiseObjective(Objective):
 
 
 class WholeBatchObjective(Objective):
-    """A loss over all rows at once, which every process computes whole."""
+    """A loss over all rows at once, which every process computes in full."""
 
     def accumulate(self, batch: StepBatch, step: StepContext) -> float:
         """Add the gradients of the texts that this process has encoded."""

@@ -29,22 +29,22 @@ Verb = Literal["pretrain", "tune", "translate", "align"]
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveEntry:
-    """One objective, as users choose it."""
+    """An entry of the registry."""
 
     name: str
-    """What users type."""
+    """The name that users pass."""
     verb: Verb
     """The verb that trains with it."""
     summary: str
     """One line for `--help`."""
     home: str
-    """Where its class is: `package.module:Class`."""
+    """Location of its class: `package.module:Class`."""
     network_kinds: tuple[str, ...]
     """The kinds of network it can train; see `idiolect.nn.network.NetworkKind`."""
     data: Literal["text", "pairs", "conversations", "preferences", "prompts"] = "text"
-    """What it trains on."""
+    """The type of data it trains on."""
     head: str = "language"
-    """The task head that it needs."""
+    """The task head that the network must have."""
     carries_state: bool = False
     """Whether it trains networks that carry a state from segment to segment."""
 
@@ -106,8 +106,9 @@ def default_objective(kind: str, *, model: str = "this model", tokenizer: Any | 
 
     Args:
         kind: The network's `kind`.
-        model: What an error message calls the model.
-        tokenizer: The model's; one with a mask token chooses `denoising` for an encoder-decoder.
+        model: Name of the model in an error message.
+        tokenizer: The model's tokenizer; if it has a mask token, `denoising` is chosen for an
+            encoder-decoder.
 
     Raises:
         ConfigError: No objective trains such networks yet.
@@ -124,10 +125,10 @@ def default_objective(kind: str, *, model: str = "this model", tokenizer: Any | 
 
 
 def check_kind(entry: ObjectiveEntry, kind: str) -> None:
-    """Refuse a network that an objective cannot train.
+    """Check that an objective can train a kind of network.
 
     Raises:
-        ConfigError: The message names the objectives that can.
+        ConfigError: It cannot; the message names the objectives that can.
     """
     if kind in entry.network_kinds:
         return

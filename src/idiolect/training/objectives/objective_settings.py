@@ -1,4 +1,4 @@
-"""The settings of objectives: which there are, and the checks that objectives share."""
+"""List and validate the settings of objectives."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def check_settings(objective: type[Any], name: str, settings: Mapping[str, Any])
     """Return the settings of an objective as arguments of its class.
 
     Raises:
-        ConfigError: The objective has no such setting; the message lists those that it has.
+        ConfigError: The objective has no such setting; the message lists the known ones.
     """
     parameters = inspect.signature(objective).parameters.values()
     known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in _OF_THE_RUN]
@@ -29,7 +29,7 @@ def check_settings(objective: type[Any], name: str, settings: Mapping[str, Any])
 
 
 _OF_THE_RUN = ("seed", "language_ids")
-"""Arguments of objectives that follow from the run."""
+"""Arguments of objectives that the run supplies."""
 
 
 def check_share(
@@ -38,7 +38,7 @@ def check_share(
     """Return a probability or share.
 
     Raises:
-        ConfigError: It is no number from 0 to 1.
+        ConfigError: The value is not a number from 0 to 1.
     """
     number = check_number(value, name)
     low = number > 0 if above_zero else number >= 0
@@ -54,7 +54,7 @@ def check_number(value: object, name: str, *, least: float = -math.inf) -> float
     """Return a finite number.
 
     Raises:
-        ConfigError: It is none, or below the least one.
+        ConfigError: The value is not a finite number, or is below `least`.
     """
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not math.isfinite(value):  # type: ignore[arg-type]

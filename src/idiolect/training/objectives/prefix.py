@@ -1,8 +1,8 @@
 """Prefix language modelling: predict the rest of a text from its beginning.
 
-In an encoder-decoder the encoder reads the beginning and the decoder writes the rest (Raffel et al.
-2019, 1910.10683). In a decoder the beginning is read both ways, and only the rest is predicted (Liu
-et al. 2018, 1801.10198; Dong et al. 2019, 1905.03197).
+In an encoder-decoder the encoder reads the beginning and the decoder predicts the rest (Raffel et
+al. 2019, 1910.10683). In a decoder the beginning has bidirectional attention, and only the rest is
+predicted (Liu et al. 2018, 1801.10198; Dong et al. 2019, 1905.03197).
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ class Prefix(CorpusObjective):
     Args:
         network: An encoder-decoder or a decoder with a language-model head.
         tokenizer: Defines the tokens around a text.
-        min_prefix: Least share of a text that is its beginning.
-        max_prefix: Greatest share; lengths between are equally probable.
+        min_prefix: Minimum share of a text that is its prefix.
+        max_prefix: Maximum share; lengths in between are equally probable.
         seed: Random seed.
 
     Raises:
         ConfigError: The network is of another kind, or carries a state instead of attending to the
-            beginning; or a share is out of its range.
+            prefix; or a share is out of range.
         InputError: It has no language-model head.
     """
 
@@ -77,7 +77,7 @@ class Prefix(CorpusObjective):
         return TextTemplate((), end, end)
 
     def prepare(self, rows: PackedRows) -> Batch:
-        """Divide each text of the rows."""
+        """Split each text of the rows into a prefix and the rest."""
         random = [np.random.default_rng([self.seed, rows.first + i]) for i in range(len(rows))]
         texts = rows.texts()
         cuts = [self._cut(stop - start, random[row]) for row, start, stop in texts]
@@ -88,13 +88,13 @@ class Prefix(CorpusObjective):
         return language_loss(network, batch) if self.causal else target_loss(network, batch)
 
     def _cut(self, length: int, random: np.random.Generator) -> int:
-        """Draw the length of a text's beginning: at least one token, and one is left."""
+        """Sample the length of a text's prefix; prefix and rest have at least one token each."""
         low = max(1, round(self.shares[0] * length))
         high = min(length - 1, round(self.shares[1] * length))
         return int(random.integers(low, max(low, high) + 1)) if length > 1 else length
 
     def _divided(self, rows: PackedRows, cuts: list[int]) -> Batch:
-        """Return beginnings for the encoder, and the rest of each text for the decoder."""
+        """Return prefixes for the encoder, and the rest of each text for the decoder."""
         pairs: list[list[SourceTarget]] = [[] for _ in range(len(rows))]
         ids = rows.input_ids.numpy()
         for (row, start, stop), cut in zip(rows.texts(), cuts, strict=True):
@@ -104,7 +104,7 @@ class Prefix(CorpusObjective):
         return pack_pairs(pairs, pad_id=self.pad_id, start=self.start, packed=self._packed)
 
     def _marked(self, rows: PackedRows, cuts: list[int]) -> Batch:
-        """Return the texts, with labels after each beginning and the length of the beginnings."""
+        """Return the texts with labels after each prefix, and a mask of the prefixes."""
         labels = torch.full_like(rows.input_ids, IGNORE_INDEX)
         prefixes = torch.zeros_like(rows.input_ids)
         for (row, start, stop), cut in zip(rows.texts(), cuts, strict=True):

@@ -1,8 +1,9 @@
 """Span corruption, the objective of T5, and UL2's mixture of denoisers.
 
-Random spans of a text are replaced by one sentinel token each, and the target holds each sentinel
-followed by the span (Raffel et al. 2019, 1910.10683). Lengths are exact: 15 % of the tokens in
-spans of three on average make 568 tokens an input of 512 and a target of 114, ends included.
+Each random span of a text is replaced by a sentinel token, and the target contains each sentinel
+followed by its span (Raffel et al. 2019, 1910.10683). Lengths are exact: with 15 % of the tokens in
+spans of three on average, 568 tokens become an input of 512 and a target of 114, including the end
+tokens.
 """
 
 from __future__ import annotations
@@ -44,11 +45,11 @@ class SpanDenoiser:
     noise_density: float = 0.15
     """Share of the tokens that are in the target."""
     mean_noise_span_length: float = 3.0
-    """Tokens of a span on average; 0 for one span at the end of the text (UL2's S-denoiser)."""
+    """Mean length of a span in tokens; 0 for one span at the end of the text (UL2's S-denoiser)."""
     mode_token: str | None = None
     """A token before the input that names the denoiser, such as [R]."""
     weight: float = 1.0
-    """How often it is drawn, relative to the others."""
+    """Sampling weight, relative to the other denoisers."""
 
     def __post_init__(self) -> None:
         check_share(self.noise_density, "noise_density", above_zero=True, below_one=True)
@@ -67,7 +68,7 @@ class SpanDenoiser:
         return noise, min(spans, noise, tokens - noise)
 
     def input_length(self, tokens: int) -> int:
-        """Return the length of the input made of a text, with sentinels, end and mode token."""
+        """Return the length of the input made from a text, with sentinels, end and mode token."""
         noise, spans = self.lengths(tokens)
         return tokens - noise + spans + 1 + (self.mode_token is not None)
 
@@ -83,7 +84,7 @@ UL2 = (
 
 
 def raw_length(denoisers: Sequence[SpanDenoiser], max_length: int) -> int:
-    """Return the longest text whose inputs have at most `max_length` tokens; 0 if there is none.
+    """Return the maximum length of a text whose input has at most `max_length` tokens; 0 if none.
 
     >>> raw_length([SpanDenoiser()], 512)
     568
@@ -108,14 +109,14 @@ def sentinel_ids(tokenizer: Tokenizer) -> list[int]:
 def spans_of(
     random: np.random.Generator, tokens: int, noise: int, spans: int, *, at_end: bool = False
 ) -> NDArray[np.int64]:
-    """Draw where the noise spans are: start and end of each, in order. Shape: (spans, 2).
+    """Sample the start and end of each noise span, in order. Shape: (spans, 2).
 
-    Both the noise and the rest are divided at random places into parts of at least one token.
+    Both the noise and the rest are divided at random into parts of at least one token.
 
     Args:
-        random: The random numbers.
-        tokens: Tokens of the text.
-        noise: How many of them are noise.
+        random: The random generator.
+        tokens: Number of tokens of the text.
+        noise: Number of noise tokens.
         spans: Number of spans.
         at_end: Let the last span end the text, as in T5's own code. Otherwise the text may also
             begin with noise or end without.
@@ -124,7 +125,7 @@ def spans_of(
     if at_end:
         gaps = _segments(random, tokens - noise, spans)
     else:
-        # One gap more, of which the outer two may be empty.
+        # One more gap than spans; the outer two may be empty.
         gaps = _segments(random, tokens - noise + 2, spans + 1)[:-1]
         gaps[0] -= 1
     starts = np.cumsum(gaps) + np.cumsum(lengths) - lengths
@@ -132,7 +133,7 @@ def spans_of(
 
 
 def _segments(random: np.random.Generator, items: int, parts: int) -> NDArray[np.int64]:
-    """Divide items into non-empty parts, each division equally probable."""
+    """Divide items into non-empty parts; all divisions are equally probable."""
     cuts = np.sort(random.choice(items - 1, parts - 1, replace=False)) + 1
     return np.diff(cuts, prepend=0, append=items)
 
@@ -144,16 +145,16 @@ class SpanCorruption(CorpusObjective):
         network: An encoder-decoder with a language-model head.
         tokenizer: Defines the sentinels `<extra_id_0>`, … and the token that ends a text.
         noise_density: Share of the tokens that are in the target.
-        mean_noise_span_length: Tokens of a span on average.
+        mean_noise_span_length: Mean length of a span in tokens.
         denoisers: A mixture instead of these two numbers: `ul2`, or a list of tables with the
-            fields of `SpanDenoiser`. One is drawn for each text.
+            fields of `SpanDenoiser`. One is sampled for each text.
         at_end: Let each text end with noise, as T5's own code does; a text with one span is then
             always masked at its end. By default, noise may be anywhere.
         seed: Random seed.
 
     Raises:
-        ConfigError: The network is no encoder-decoder, or a number is out of its range.
-        InputError: It has no language-model head, or the tokenizer no end or sentinel token.
+        ConfigError: The network is not an encoder-decoder, or a number is out of range.
+        InputError: It has no language-model head, or the tokenizer has no end or sentinel token.
     """
 
     def __init__(
@@ -213,7 +214,7 @@ class SpanCorruption(CorpusObjective):
         return TextTemplate((), (), ())
 
     def row_length(self, max_length: int) -> int:
-        """Return how many tokens of text make an input of `max_length`.
+        """Return the number of text tokens for an input of `max_length` tokens.
 
         Raises:
             ConfigError: No text is long enough for a span.
@@ -262,7 +263,7 @@ class SpanCorruption(CorpusObjective):
 
 
 def _text_length(denoisers: Sequence[SpanDenoiser], max_length: int) -> int:
-    """Return `raw_length`, which must have room for a span."""
+    """Return `raw_length`, after checking that a text of that length has space for a span."""
     length = raw_length(denoisers, max_length)
     if length < 2:
         raise ConfigError(
@@ -275,7 +276,7 @@ def _text_length(denoisers: Sequence[SpanDenoiser], max_length: int) -> int:
 def _denoisers(
     noise_density: float, mean_noise_span_length: float, denoisers: str | Sequence[Any] | None
 ) -> tuple[SpanDenoiser, ...]:
-    """Return the mixture of a run's settings."""
+    """Return the mixture of denoisers for a run's settings."""
     if denoisers is None:
         one = SpanDenoiser(
             noise_density=noise_density, mean_noise_span_length=mean_noise_span_length

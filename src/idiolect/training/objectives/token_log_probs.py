@@ -1,10 +1,10 @@
-"""The log-probability of each token, without holding the scores of the vocabulary in memory.
+"""The log-probability of each token, without storing all logits.
 
 Preference and policy objectives weigh each token by a number that is known only once all texts of
 a batch have been read. The forward pass therefore keeps the derivative of each token's
 log-probability with respect to its hidden state, one vector a token, and the backward pass
-multiplies it by the weight. Nothing of the size tokens × vocabulary is kept. Only where rows of the
-vocabulary train are their scores computed again, in the backward pass.
+multiplies it by the weight. Nothing of the size tokens × vocabulary is stored. Only if vocabulary
+rows are trained, their logits are recomputed in the backward pass.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def network_log_probs(
     Args:
         network: The network whose head scores the vocabulary.
         hidden: Hidden states that predict the targets.
-        targets: The ids that are predicted.
-        temperature: What the scores are divided by.
+        targets: The predicted ids.
+        temperature: Divisor of the scores.
     """
     head = network.language_head
     return token_log_probs(
@@ -65,7 +65,7 @@ def token_log_probs(
         targets: Ids, counted over all blocks.
         blocks: The rows of the vocabulary; see `vocabulary_blocks`.
         softcap: The bound of the logits, `LanguageHead.softcap`.
-        temperature: What the scores are divided by.
+        temperature: Divisor of the scores.
     """
     flat = [tensor for block in blocks for tensor in block]
     found: tuple[Tensor, Tensor] = _TokenLogProbs.apply(  # type: ignore[no-untyped-call]
@@ -118,7 +118,7 @@ class _TokenLogProbs(torch.autograd.Function):
 
 
 def _row_gradients(ctx: Any, hidden: Tensor, targets: Tensor, weights: Tensor) -> list[Any]:
-    """Return the gradients of the rows and biases that train."""
+    """Return the gradients of the rows and biases that are trained."""
     x, blocks = _typed(hidden, ctx.flat)
     grads = [
         torch.zeros_like(tensor, dtype=torch.float32) if need else None
@@ -140,7 +140,7 @@ def _row_gradients(ctx: Any, hidden: Tensor, targets: Tensor, weights: Tensor) -
 
 
 def _typed(hidden: Tensor, flat: Sequence[Any]) -> tuple[Tensor, list[Block]]:
-    """Convert hidden states and rows to the format of matrix products."""
+    """Convert hidden states and rows to the dtype of matrix products."""
     kind = hidden.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
     blocks: list[Block] = [

@@ -24,11 +24,11 @@ class Translation(RowwiseObjective):
 
     Args:
         network: An encoder-decoder with a language-model head.
-        pad_id: Id that fills short rows; masked, so any will do.
+        pad_id: Id that fills short rows; any id, since padding is masked.
         label_smoothing: The share of each target's probability that is spread over the vocabulary.
 
     Raises:
-        ConfigError: The network is no encoder-decoder, or the share is not below 1.
+        ConfigError: The network is not an encoder-decoder, or the share is not below 1.
         InputError: It has no language-model head.
     """
 
@@ -40,7 +40,7 @@ class Translation(RowwiseObjective):
         self.network, self.pad_id, self.label_smoothing = network, pad_id, label_smoothing
 
     def prepare(self, rows: PairRows) -> Batch:
-        """Pad both sides, and shift the target to what the decoder reads."""
+        """Pad both sides, and shift the target to obtain the decoder's input."""
         input_ids, attention_mask = pad_rows(rows.source_ids, self.pad_id)
         target_ids, target_mask = pad_rows(rows.target_ids, self.pad_id)
         return Batch(
@@ -52,12 +52,12 @@ class Translation(RowwiseObjective):
         )
 
     def loss(self, network: Network, batch: Batch) -> Tensor:
-        """Return the loss summed over the target tokens, and what the network adds to it."""
+        """Return the loss summed over the target tokens, plus the network's extra loss."""
         return target_loss(network, batch, label_smoothing=self.label_smoothing)
 
 
 def target_loss(network: Network, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:
-    """Return an encoder-decoder's loss summed over the target tokens, and what it adds to it.
+    """Return an encoder-decoder's loss summed over the target tokens, plus its extra loss.
 
     Args:
         network: The network.

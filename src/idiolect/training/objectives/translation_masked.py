@@ -1,8 +1,8 @@
 """Translation language modelling, XLM's objective on parallel text.
 
-A text and its translation are read together, each from position 0 on and with the embedding of its
-language, so a masked token can be predicted from the other language (Conneau & Lample 2019,
-1901.07291).
+A text and its translation are read together. The positions of each start from 0 and its tokens have
+the embedding of its language, so a masked token can be predicted from the other language (Conneau &
+Lample 2019, 1901.07291).
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class TranslationMasked(Masked):
         tokenizer: As for `Masked`.
         mlm_probability: As for `Masked`.
         whole_word: As for `Masked`.
-        separate: Share of the pairs whose sides do not see one another, which is masked-token
-            prediction in two languages. With 1 nothing but that is left, on the same tokens.
+        separate: Share of the pairs whose sides do not attend to each other, which is monolingual
+            masked-token prediction. With 1 all pairs are separate, on the same tokens.
         language_ids: As for `Masked`.
         seed: Random seed.
 
@@ -110,7 +110,7 @@ class TranslationMasked(Masked):
         )
 
     def _are_separate(self, rows: PackedRows) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Draw which pairs are separate; return it for each token. Shape: (rows, length)."""
+        """Sample which pairs are separate; return a mask of their tokens. Shape: (rows, length)."""
         documents = rows.document_ids.numpy()
         drawn = np.stack(
             [
@@ -132,7 +132,7 @@ class TranslationMasked(Masked):
 
 
 def _starts(numbers: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Return the column in which each token's number starts. Shape: (rows, length)."""
+    """Return the first column with the same number as each token. Shape: (rows, length)."""
     changes = np.ones(numbers.shape, np.bool_)
     changes[:, 1:] = numbers[:, 1:] != numbers[:, :-1]
     columns = np.where(changes, np.arange(numbers.shape[1]), 0)

@@ -1,1 +1,1 @@
-"""When a run stops: by a signal, or because validation no longer improves."""
+"""Stop a run: on a signal, or when the validation loss no longer improves."""

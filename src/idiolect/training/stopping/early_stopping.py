@@ -1,4 +1,4 @@
-"""`BestWeights`: end a run that no longer improves on validation, with its best weights."""
+"""`BestWeights`: early stopping on the validation loss, restoring the best weights."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from torch import Tensor
 __all__ = ["BestWeights"]
 
 _PREFIX = "best:"
-"""What the names of these weights begin with in a checkpoint."""
+"""Prefix of the names of these weights in a checkpoint."""
 
 
 class BestWeights:
-    """The weights of the evaluation with the lowest loss, the earliest of equal ones.
+    """The weights of the evaluation with the lowest loss; of equal ones, the earliest.
 
     Args:
-        patience: Evaluations in a row without a new lowest loss after which a run ends.
+        patience: Number of consecutive evaluations without a new lowest loss after which a run
+            ends.
     """
 
     def __init__(self, patience: int) -> None:
@@ -31,21 +32,21 @@ class BestWeights:
             self._weights = {name: one.detach().clone() for name, one in weights.items()}
 
     def is_old(self, losses: Sequence[float]) -> bool:
-        """Return whether the lowest loss was `patience` evaluations ago."""
+        """Return whether the lowest loss was at least `patience` evaluations ago."""
         return bool(losses) and len(losses) - 1 - losses.index(min(losses)) >= self.patience
 
     @torch.no_grad()
     def apply(self, weights: Mapping[str, Tensor]) -> None:
-        """Copy the best weights into those of the network, if there was an evaluation."""
+        """Copy the best weights into the network's, if there was an evaluation."""
         for name, best in self._weights.items():
             weights[name].copy_(best)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return what a checkpoint keeps."""
+        """Return the tensors to store in a checkpoint."""
         return {_PREFIX + name: best for name, best in self._weights.items()}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Take the best weights from what a checkpoint kept; return what else it kept."""
+        """Restore the best weights from a checkpoint's tensors; return the other tensors."""
         self._weights = {
             name.removeprefix(_PREFIX): one
             for name, one in tensors.items()

@@ -1,4 +1,4 @@
-"""Signals that end a process, held back until a step is finished and its state is saved."""
+"""Delay termination signals until a step is finished and its state is saved."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def caught_signals() -> Iterator[list[int]]:
-    """Collect signals that end a process, once; a second one ends it at once.
+    """Collect the first termination signal; a second one ends the process immediately.
 
     Signals that are ignored, as under `nohup`, stay ignored.
     """
@@ -39,7 +39,7 @@ def caught_signals() -> Iterator[list[int]]:
 
 
 def raise_signal(caught: Sequence[int], state: str) -> None:
-    """Raise the exception of a signal that was held back."""
+    """Raise the exception of a delayed signal."""
     if signal.SIGINT in caught:
         raise KeyboardInterrupt(state)
     # Another process of the run may have received it.

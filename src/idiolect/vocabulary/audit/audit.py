@@ -204,7 +204,7 @@ def audit_scans(
     *,
     general_texts: Iterable[str] | None,
 ) -> Audit:
-    """Audit a corpus that is scanned already, for example in parts; see `audit`.
+    """Audit a corpus that has already been scanned, for example in parts; see `audit`.
 
     Args:
         tokenizer: The tokenizer of the scans.

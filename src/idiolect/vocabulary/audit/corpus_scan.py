@@ -58,7 +58,8 @@ _DOCUMENT_BEGINNING = re.compile(rf"^{DOCUMENT_START}(?=\S)")
 MAX_DISTINCT = 1 << 22
 """Maximum number of distinct chunks. Only huge corpora have more, and later chunks are rare."""
 _OMITTED = ("\2", f"{DOCUMENT_START}\2")
-"""Stand for all later chunks, within a document and at its beginning. They are part of no term."""
+"""Placeholders for all later chunks, within a document and at its beginning. No term contains
+them."""
 MAX_STREAM = 1 << 25
 """Maximum number of chunks in the stream, 4 bytes each. A longer corpus is subsampled: every 2nd,
 4th, … document is kept."""
@@ -128,10 +129,10 @@ class CorpusScan:
     texts: list[str]
     """The chunks as they are in the corpus, without inserted spaces."""
     additive: bool
-    """Whether the tokens of a document are those of its chunks, so that none crosses a border."""
+    """Whether a document's tokens are those of its chunks, so that no token crosses a boundary."""
     counts: Integers
-    """Occurrences of each chunk in the whole corpus, shape `(len(chunks),)`; 0 for those that stand
-    for chunks beyond `MAX_DISTINCT`."""
+    """Occurrences of each chunk in the whole corpus, shape `(len(chunks),)`; 0 for the placeholders
+    of chunks beyond `MAX_DISTINCT`."""
     stream: Integers
     """Chunk numbers of the kept documents, in order, `int32`."""
     stride: int
@@ -219,7 +220,7 @@ class CorpusScanner:
     Args:
         tokenizer: The tokenizer to measure.
         max_stream: Maximum number of chunks in the recorded stream.
-        encode_whole: Whether documents are encoded whole; None to decide it on the first ones.
+        encode_whole: Whether documents are encoded whole; None to decide from the first documents.
     """
 
     def __init__(
@@ -229,7 +230,7 @@ class CorpusScanner:
         self.statistics = CorpusStatistics()
         self.numbers: dict[str, int] = {DOCUMENT_START: 0}
         self.omitted: list[int] = []
-        """Numbers of the chunks that stand for those beyond the limit, once it is reached."""
+        """Numbers of the placeholder chunks for those beyond the limit, once it is reached."""
         self.numbered = 0
         self.decided = encode_whole is not None
         self.encode_whole = bool(encode_whole)
@@ -361,7 +362,7 @@ class CorpusScanner:
         """Record the chunk numbers of the latest documents, or of every `stride`-th of them."""
         first = self.statistics.documents - len(rows)
         kept = (row for i, row in enumerate(rows, first) if i % self.stride == 0)
-        # A row is a view; without a copy, the rows that are not kept would stay in memory with it.
+        # A row is a view of a batch; without a copy, it would keep the whole batch in memory.
         self.kept_rows += [row.copy() for row in kept] if self.stride > 1 else kept
         while sum(map(len, self.kept_rows)) > self.max_stream and len(self.kept_rows) > 1:
             self.kept_rows = [row.copy() for row in self.kept_rows[::2]]

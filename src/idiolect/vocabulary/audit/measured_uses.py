@@ -88,7 +88,7 @@ def measure_uses(
 
     Returns:
         The uses of each new token, in the order of `DraftExtension.added`; and the ids of tokens
-        next to which a text changes beyond them.
+        near which the tokenization changes beyond the new tokens.
     """
     added = draft.added
     size = len(base)

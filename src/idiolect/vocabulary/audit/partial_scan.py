@@ -1,7 +1,7 @@
 """Scan the parts of a corpus independently, and merge them into the scan of the whole.
 
-The parts may be scanned in several processes or on several machines. Merged in their order, they
-are the same `CorpusScan` as that of one process that reads all documents one after another.
+The parts may be scanned by several processes or machines. Merging them in order gives the same
+`CorpusScan` as one process that reads all documents in sequence.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ class PartialScan:
 
 
 def must_encode_whole(tokenizer: Tokenizer, documents: Iterable[str]) -> bool:
-    """Whether the tokens of documents differ from those of their chunks.
+    """Return whether the tokens of documents differ from those of their chunks.
 
-    One process decides this on the first documents of a corpus; so must all that scan its parts.
+    Decide this once, from the first documents of a corpus, for all processes that scan its parts.
     """
     scanner = CorpusScanner(tokenizer, MAX_STREAM)
     scanner.read(islice(documents, CHECKED_DOCUMENTS))
@@ -99,7 +99,7 @@ class ScanMerger:
         self._scanner.counts = np.zeros(1, np.int64)
 
     def add(self, part: PartialScan) -> None:
-        """Add the next part; parts must be added in their order."""
+        """Add the next part; parts must be added in the order of the corpus."""
         if not part.statistics.documents:
             return
         scanner = self._scanner

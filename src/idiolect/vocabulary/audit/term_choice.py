@@ -1,7 +1,7 @@
 """Choose terms that can be added, and measure what they save.
 
-The candidates that save the most are selected and planned as `extend` would add them. Those that
-cannot be added are left out, and others take their rows, until the budget is spent.
+The candidates that save the most tokens are selected and planned as `extend` would add them. Those
+that cannot be added are replaced by others, until the budget of rows is spent.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["TermChoice"]
 
 _MAX_ROUNDS = 12
-"""Maximum number of selections, each without the candidates that failed in the one before."""
+"""Maximum number of selection rounds; each excludes the candidates that failed in earlier ones."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class TermChoice:
         """Choose terms.
 
         Args:
-            forced: candidates to choose first, each with the glossary term it is a form of.
+            forced: candidate numbers to choose first, each with the glossary term it is a form of.
 
         Returns:
             The terms, with the tokens that they save together, and the forced ones that cannot be

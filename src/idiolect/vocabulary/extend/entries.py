@@ -1,4 +1,4 @@
-"""Which strings can become vocabulary entries, and which entries a tokenizer never produces."""
+"""Find the strings that can become vocabulary entries, and the entries that are never produced."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _REPLACED = ("normalizer", "pre_tokenizer", "decoder")
 
 
 def original_parts(tokenizer: Tokenizer) -> dict[str, Any]:
-    """Return the published form of the parts of an engine's JSON that an extension replaces."""
+    """Return the published versions of the engine components that an extension replaces."""
     config = json.loads(tokenizer.engine.to_str())
     earlier = tokenizer.extension.replaced if tokenizer.extension else {}
     return copy.deepcopy({part: earlier.get(part, config[part]) for part in _REPLACED})
@@ -69,7 +69,10 @@ def _published_json(tokenizer: Tokenizer) -> str:
 
 
 def ignored_merges(tokenizer: Tokenizer) -> bool:
-    """Return whether a BPE tokenizer emitted pre-tokens in its vocabulary whole when published."""
+    """Return whether the published BPE tokenizer has `ignore_merges` set.
+
+    It then emits a pre-token that is in the vocabulary as one token, without merging.
+    """
     if tokenizer.extension and "ignore_merges" in tokenizer.extension.replaced:
         return bool(tokenizer.extension.replaced["ignore_merges"])
     return bool(json.loads(tokenizer.engine.to_str())["model"].get("ignore_merges", False))
@@ -90,7 +93,7 @@ def entry_name(tokenizer: Tokenizer, form: Form) -> str:
 
 
 def refusals(tokenizer: Tokenizer, forms: Sequence[Form], method: str) -> dict[str, str]:
-    """Find the forms that a method cannot add, whatever else is added.
+    """Find the forms that a method cannot add, regardless of the other forms.
 
     Returns:
         The reason for each of these forms, by its text.
@@ -127,8 +130,8 @@ def unmerged_entries(tokenizer: Tokenizer) -> tuple[frozenset[str], tuple[tuple[
     """Find the entries of a BPE vocabulary that its merges do not produce.
 
     Returns:
-        These entries, and the texts that would become one if whole pre-tokens did: each in two
-        parts, which the merges encode as they encode the whole.
+        These entries; and the pre-tokens that `ignore_merges` would turn into one of them. Each is
+        given as two parts, which the merges encode with the same ids as the whole.
     """
     if ignored_merges(tokenizer):
         return frozenset(), ()
@@ -167,7 +170,7 @@ def unmerged_entries(tokenizer: Tokenizer) -> tuple[frozenset[str], tuple[tuple[
 
 
 def _text_of(entry: str) -> str:
-    """Return the text of a byte-level entry; none for a part of a character or a special token."""
+    """Return the text of a byte-level entry; empty for a partial character or a special token."""
     try:
         return to_bytes(entry).decode()
     except (ValueError, InputError):

@@ -40,7 +40,7 @@ _TIE_METHODS = frozenset({"scores"})
 """Methods that may swap two equally likely segmentations of a word. The score of the unknown token
 depends on the lowest score of the vocabulary, and changes how sums are rounded."""
 _MAX_ATTEMPTS = 12
-"""Maximum number of drafts, each without the terms that failed in the one before."""
+"""Maximum number of drafts; each excludes the terms that failed in earlier ones."""
 
 
 @overload
@@ -98,8 +98,8 @@ def extend(
             - `append`: vocabulary entries that also match the beginning of longer words, for
               WordPiece.
         domain: held-out text of the domain, to verify on.
-        general: other text, to verify that it is unchanged. `merges` also uses it to choose the
-            order of merges.
+        general: other text, to verify that its tokenization is unchanged. `merges` also uses it to
+            choose the order of merges.
         max_rows: maximum number of new ids, each of which takes an embedding row.
         init: initialization of a model's new rows; see `rows`. `neighbours` learns from `domain`.
         vectors: word vectors of the domain, for `init="vectors"`: a new row is then a mixture of
@@ -113,8 +113,8 @@ def extend(
     Raises:
         InputError: there are no terms, or the method is unknown.
         ConfigError: this kind of tokenizer cannot be extended.
-        VerificationError: text without the terms, or decoding, would change, whichever terms are
-            left out.
+        VerificationError: the ids of text without the terms, or decoding, would change no matter
+            which terms are left out.
     """
     if not isinstance(init, str):
         raise wrong_type(init, "init", "a text", "such as subword")

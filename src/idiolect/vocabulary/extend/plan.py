@@ -58,8 +58,9 @@ def choose_method(tokenizer: Tokenizer, method: str | None = None) -> str:
     """Return a method that a tokenizer supports, by default the first one.
 
     Raises:
-        ConfigError: this kind of tokenizer cannot be extended, or not any more by this method.
-        InputError: it has no such method.
+        ConfigError: this kind of tokenizer cannot be extended, or an earlier extension rules out
+            the method.
+        InputError: this kind of tokenizer has no such method.
     """
     known = METHODS.get(tokenizer.kind)
     if known is None:
@@ -73,7 +74,7 @@ def choose_method(tokenizer: Tokenizer, method: str | None = None) -> str:
             hint=f"supported: {', '.join(known)}",
         )
     if method == "append" and tokenizer.extension and tokenizer.extension.method == "words":
-        # Whole words added before would become prefixes of longer words as well.
+        # Whole words added earlier would then also match the beginning of longer words.
         raise ConfigError(
             "a tokenizer extended by 'words' cannot be extended by 'append'",
             hint="use 'words' again, or extend the original tokenizer",

@@ -16,9 +16,9 @@ SentencePiece splits only at the space `▁`, so a split next to a term is new. 
 no vocabulary piece contains the two characters around it, because then nothing can merge across
 it. The pattern excludes all other places.
 
-With BPE, every pre-token that is a vocabulary entry becomes that entry, even one that merges never
-produce, such as SentencePiece's `<0x41>` for a byte. Text that spells one is cut once more, between
-two of its pieces: `<` and `0x41>`.
+With BPE and `ignore_merges`, every pre-token that is a vocabulary entry becomes that entry, even an
+entry that merges never produce, such as SentencePiece's `<0x41>` for a byte. Text that spells one
+is therefore split once more, between two of its pieces: `<` and `0x41>`.
 
 Thousands of alternatives would be slow to try one by one at every word. They are written as a
 trie, in which large branches are bisected by a lookahead at the next character. A word that starts
@@ -122,7 +122,7 @@ def protect_terms(
         terms: in normalized form, including a leading space or `▁` if there is one.
         vocabulary: the pieces that could merge across the ends of a term, if the pre-tokenizer
             splits only at spaces.
-        cuts: pre-tokens that must be cut, each as its two parts.
+        cuts: pre-tokens that must be split, each as its two parts.
     """
     if not terms and not cuts:
         return
@@ -168,7 +168,7 @@ def protect_terms(
 
 
 def _cut_pattern(cuts: Collection[tuple[str, str]], end: Callable[[str], str]) -> str:
-    """Return a pattern of the first parts of pre-tokens that must be cut.
+    """Return a pattern that matches the first parts of pre-tokens that must be split.
 
     Args:
         cuts: the two parts of each.
@@ -185,7 +185,7 @@ def _cut_pattern(cuts: Collection[tuple[str, str]], end: Callable[[str], str]) -
 
 
 def _end_of_run(character: str) -> str:
-    """Return a lookahead that a run of letters, digits or signs ends after a character."""
+    """Return a lookahead for the end of a run of letters, digits or symbols after a character."""
     for kind in (r"\p{L}", r"\p{N}"):
         if regex.match(kind, character):
             return f"(?!{kind})"
@@ -329,7 +329,7 @@ def _gap_pattern(pattern: str) -> str:
 
 
 def _forbid_byte_merges(terms: Collection[str], merges: Sequence[Sequence[str]]) -> str:
-    """Return a lookahead that no merge joins the end of a term with the character after it.
+    """Return a lookahead that excludes characters which could merge with the end of a term.
 
     Letters and digits are excluded anyway, so only merges with other characters count.
     """
@@ -356,7 +356,7 @@ def _characters_from(first: str) -> str:
     byte = to_bytes(first)[0]
     if byte < 0x80:
         return "" if chr(byte).isalnum() else f"\\x{{{byte:X}}}"
-    if byte < 0xC2 or byte > 0xF4:  # inside a character
+    if byte < 0xC2 or byte > 0xF4:  # not the first byte of a character
         return ""
     size = 2 + (byte >= 0xE0) + (byte >= 0xF0)
     shift = 6 * (size - 1)

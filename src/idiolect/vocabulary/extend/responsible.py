@@ -1,4 +1,4 @@
-"""Find the terms that change a document beyond themselves."""
+"""Find the terms that change the tokenization of the text around them."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ __all__ = ["find_responsible_forms"]
 def find_responsible_forms(
     base: Tokenizer, forms: Sequence[Form], method: str, document: str
 ) -> list[str]:
-    """Find forms because of which a document changes, by adding fewer and fewer of them.
+    """Find the forms that cause a change in a document, by adding fewer and fewer of them.
 
     Args:
         base: the original tokenizer.
         forms: the forms that were added.
         method: the method that added them.
-        document: a document that changes beyond the forms, or is decoded differently.
+        document: a document whose tokens change outside the forms, or that is decoded differently.
 
     Returns:
-        The texts of the forms that have to be left out, usually one; none if the document changes
-        without any of them too.
+        The texts of the forms that have to be left out, usually one; empty if the document changes
+        even without any of them.
     """
 
     def changes(some: Sequence[Form]) -> bool:

@@ -1,15 +1,15 @@
 r"""Rewrite a sequence of pre-tokenizers as one split by one pattern.
 
-Many byte-level tokenizers cut a text several times: SmolLM2 first isolates every digit, then
-applies GPT-2's pattern to what lies between. A term such as `type 2 diabetes` can only be kept
-whole before the *last* cut, so the cuts are first combined into one:
+Many byte-level tokenizers split a text several times: SmolLM2 first isolates every digit, then
+applies GPT-2's pattern to the text between digits. A term such as `type 2 diabetes` can be
+protected only in a single split, so the splits are first combined into one:
 
     Digits, then ` ?\p{L}+|…|\s+(?!\S)|\s+`   →   \p{N}| ?\p{L}+|…|\s+(?![^\s\p{N}])|\s+
 
-A pattern that follows others sees only the text between two of their cuts. So (1) between their
-matches it is narrowed to the characters at which none of them matches, and (2) inside their
-matches it cuts further, or leaves them whole. Both are decided from the sets of characters that
-each part of a pattern matches. The result is tried on unusual text before it is used.
+A later pattern sees only the pieces left by the earlier splits. So (1) between the earlier matches
+it is narrowed to the characters at which no earlier pattern matches, and (2) inside the earlier
+matches it splits further, or leaves them whole. Both are decided from the sets of characters that
+each part of a pattern matches. The result is tested on unusual text before it is used.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def single_split(config: dict[str, Any]) -> dict[str, Any] | None:
         config: the JSON of an engine; unchanged.
 
     Returns:
-        The JSON of `Sequence[Split, ByteLevel]`, or None if there is none or none is known.
+        The JSON of `Sequence[Split, ByteLevel]`; None if no such split exists or was found.
     """
     pattern = _combined_pattern(json.dumps(config["pre_tokenizer"]))
     if pattern is None:
@@ -88,7 +88,7 @@ def isolated_split(pattern: str) -> dict[str, Any]:
 
 @cache
 def matches_everywhere(pattern: str) -> bool:
-    """Return whether a pattern surely leaves no text between its matches."""
+    """Return whether a pattern certainly leaves no text between its matches."""
     try:
         return bool(_matched(parse(pattern)).all())
     except UnsupportedPatternError:
@@ -107,7 +107,7 @@ def _same_ids(config: dict[str, Any], pre_tokenizer: dict[str, Any]) -> bool:
 
 @cache
 def _combined_pattern(pre_tokenizer: str) -> str | None:
-    """Combine the steps of a sequence, given as JSON; None if it is not known how."""
+    """Combine the steps of a sequence, given as JSON; None if they cannot be combined."""
     try:
         steps = _steps(json.loads(pre_tokenizer))
         combined: _Combination | None = None
@@ -133,10 +133,10 @@ def _steps(pre_tokenizer: dict[str, Any] | None) -> list[dict[str, Any]]:
 
 
 def _choices(steps: list[dict[str, Any]]) -> Iterator[Choice]:
-    """Yield the pattern that each step cuts by.
+    """Yield the pattern at which each step splits.
 
     A step after `ByteLevel` sees the bytes of a character as several characters. It is treated as
-    if it came before, which is only known to be the same once the result is tried.
+    if it came before `ByteLevel`; testing the result shows whether this is equivalent.
     """
     if sum(step["type"] == "ByteLevel" for step in steps) != 1:
         raise UnsupportedPatternError("not one ByteLevel")
@@ -160,12 +160,13 @@ def _choices(steps: list[dict[str, Any]]) -> Iterator[Choice]:
 
 
 def _class_cut(usual: str, runs: pre_tokenizers.PreTokenizer, *, each: bool) -> Choice:
-    """Return the cut by a class of characters, each on its own or in runs.
+    """Return the pattern of a split at a class of characters, one by one or in runs.
 
     Args:
-        usual: the class, as far as patterns know the characters.
-        runs: isolates runs of the class, by a table that may be of another version of Unicode.
-        each: whether every character is cut off on its own.
+        usual: the class as a regular expression.
+        runs: a pre-tokenizer that isolates runs of the class; its Unicode version may differ from
+            that of the regular expressions.
+        each: whether every character of the class becomes a piece of its own.
     """
     characters = isolated_characters(runs)
     known = characters_of(usual)
@@ -182,7 +183,7 @@ def _split_choice(step: dict[str, Any]) -> Choice:
     how = step["behavior"], step["invert"]
     pattern = step["pattern"]
     choice = parse(pattern.get("Regex") or re.escape(pattern["String"]))
-    # What is between the matches is removed in the second case, but is there any?
+    # In the second case text between matches is removed, so there must not be any.
     total = bool(_matched(choice).all())
     if how != ("Isolated", False) and not (how == ("Removed", True) and total):
         raise UnsupportedPatternError("a split that does not isolate its matches")
@@ -190,18 +191,18 @@ def _split_choice(step: dict[str, Any]) -> Choice:
 
 
 def _matched(choice: Choice) -> Characters:
-    """Return the characters at which a pattern matches, whatever follows."""
+    """Return the characters at which a pattern matches, regardless of the text that follows."""
     none = np.zeros_like(first_characters(()))
     return reduce(np.logical_or, (atom.characters for atom in matched_alone(choice)), none)
 
 
 @dataclass(frozen=True)
 class _Combination:
-    """Some steps of a sequence, as one pattern."""
+    """Several steps of a sequence, combined into one pattern."""
 
     choice: Choice
     matched: Characters
-    """Characters at which it surely matches."""
+    """Characters at which it certainly matches."""
     classes: tuple[Atom, ...]
     """Atoms that match these characters."""
 
@@ -210,7 +211,7 @@ class _Combination:
         return cls(choice, _matched(choice), tuple(matched_alone(choice)))
 
     def then(self, choice: Choice) -> _Combination:
-        """Add a step that cuts the pieces of the steps before."""
+        """Add a step that splits the pieces of the previous steps."""
         inside: list[Sequence] = []
         for i, sequence in enumerate(self.choice):
             others = self.choice[:i] + self.choice[i + 1 :]
@@ -228,7 +229,7 @@ class _Combination:
         )
 
     def _outside(self, atom: Atom) -> Atom | None:
-        """Narrow an atom to where this pattern does not match."""
+        """Narrow an atom to the characters at which this pattern does not match."""
         begins = first_characters(self.choice)
         if not (atom.characters & begins).any():
             return atom
@@ -254,24 +255,24 @@ class _Combination:
 
 
 def _known() -> Characters:
-    """Return the assigned characters of the patterns' Unicode.
+    """Return the characters that are assigned in the regex engine's version of Unicode.
 
-    A cut at others, such as digits of a younger version, is not worth giving up a combination.
+    A difference at other characters, such as digits of a newer version, is tolerated.
     """
     return characters_of(r"\P{Cn}")
 
 
 def _class_items(text: str) -> str:
-    """Return a class as a part of another class."""
+    """Return a character class as an item of another class."""
     plain = text.startswith("[") and text[1:2] != "^" and "&&" not in text
     return text[1:-1] if plain else text
 
 
 def _cut_matches(sequence: Sequence, choice: Choice, others: Choice) -> list[Sequence]:
-    """Return the pieces of the matches of a sequence, each cut by a further pattern."""
+    """Return the pieces of the matches of a sequence after they are split by a further pattern."""
     takes: Sequence = tuple(item for item in sequence if not isinstance(item, Look | Edge))
     if len(takes) == 1 and isinstance(takes[0], Atom):
-        return [sequence]  # one character cannot be cut
+        return [sequence]  # one character cannot be split
     choice = tuple(option for option in choice if not _only_ends(option, takes))
     alphabet = Atom(".", consumed(sequence))
     if not narrow(choice, partial(_inside, alphabet), partial(_end_of, alphabet)):
@@ -292,12 +293,12 @@ def _cut_matches(sequence: Sequence, choice: Choice, others: Choice) -> list[Seq
 
 
 def _only_ends(option: Sequence, takes: Sequence) -> bool:
-    """Return whether an alternative can only match at the end of a text, where no piece is cut."""
+    """Return whether an alternative can match only at the end of a text, where nothing is split."""
     if not (option and isinstance(option[-1], Edge) and option[-1].text in ("$", "\\z")):
         return False
     ends = np.zeros_like(first_characters(()))
     for i, item in reversed(list(enumerate(takes))):
-        if i or not isinstance(item, Atom):  # a piece of one character cannot be cut
+        if i or not isinstance(item, Atom):  # a piece of one character cannot be split
             ends = ends | consumed((item,))
         if not (isinstance(item, Repeat) and item.optional):
             break
@@ -305,7 +306,7 @@ def _only_ends(option: Sequence, takes: Sequence) -> bool:
 
 
 def _cut_run(before: Sequence, run: Repeat, cut: Choice, others: Choice) -> list[Sequence]:
-    """Return the pieces of a run of characters, with at most one other before it."""
+    """Return the pieces of a run of characters that at most one other character precedes."""
     atom = run.item
     taken = reduce(np.logical_or, map(consumed, others), np.zeros_like(first_characters(())))
     if (
@@ -316,7 +317,7 @@ def _cut_run(before: Sequence, run: Repeat, cut: Choice, others: Choice) -> list
         raise UnsupportedPatternError("a run that is cut again")
     inner = narrow(cut, partial(_inside, atom), partial(_end_of, atom))
     lead = _optional_atom(before)
-    lead = lead and _without(lead, atom)  # a character of both begins the run
+    lead = lead and _without(lead, atom)  # a character in both sets begins the run
     pieces: list[Sequence] = []
     if lead and (lead.characters & first_characters(cut)).any():
         kinds = matched_alone(cut)
@@ -343,7 +344,7 @@ def _cut_run(before: Sequence, run: Repeat, cut: Choice, others: Choice) -> list
 
 
 def _optional_atom(before: Sequence) -> Atom | None:
-    """Return what may precede a run; None if nothing does."""
+    """Return the atom that may precede a run; None if nothing precedes it."""
     if not before:
         return None
     item = before[0]
@@ -353,7 +354,7 @@ def _optional_atom(before: Sequence) -> Atom | None:
 
 
 def _is_run(sequence: Sequence, atom: Atom) -> bool:
-    """Return whether a sequence matches every run of the characters of an atom as a whole."""
+    """Return whether a sequence matches every run of an atom's characters as a whole."""
     if len(sequence) != 1 or not isinstance(sequence[0], Repeat):
         return False
     item = sequence[0].item
@@ -362,7 +363,7 @@ def _is_run(sequence: Sequence, atom: Atom) -> bool:
 
 
 def _inside(alphabet: Atom, atom: Atom) -> Atom | None:
-    """Narrow an atom to an alphabet."""
+    """Narrow an atom to the characters of an alphabet."""
     left = atom.characters & alphabet.characters
     if not left.any():
         return None
@@ -374,14 +375,14 @@ def _inside(alphabet: Atom, atom: Atom) -> Atom | None:
 
 
 def _end_of(alphabet: Atom, edge: str) -> str:
-    """Return the end of a run of an alphabet."""
+    """Return a pattern of the end of a run of an alphabet's characters."""
     if edge not in ("$", "\\z") or (alphabet.characters & characters_of(r"\n")).any():
         raise UnsupportedPatternError(f"{edge} inside a match")
     return f"(?!{alphabet.text})"
 
 
 def _without(atom: Atom, other: Atom) -> Atom | None:
-    """Narrow an atom to where another does not match."""
+    """Narrow an atom to the characters that another does not match."""
     if not (atom.characters & other.characters).any():
         return atom
     left = atom.characters & ~other.characters

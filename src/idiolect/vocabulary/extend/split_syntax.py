@@ -1,7 +1,7 @@
 r"""Regular expressions of pre-tokenizers as trees, with the exact characters each part matches.
 
-A tree can be *narrowed* to some of the characters. That is what happens to a pattern when another
-pre-tokenizer has cut the text before: its matches end at the cut, as at the end of the text.
+A tree can be *narrowed* to a subset of the characters. This models a pattern that is applied after
+another pre-tokenizer has split the text: its matches end at the split, as at the end of the text.
 
 >>> render(parse(r" ?\p{L}+|\s+(?!\S)"))
 ' ?\\p{L}+|\\s+(?!\\S)'
@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 Characters = npt.NDArray[np.bool_]
-"""Which of `_CODE_POINTS` belong to a set."""
+"""Mask of the `_CODE_POINTS` that belong to a set."""
 
 _CODE_POINTS = [
     *range(0xD800),
@@ -51,7 +51,7 @@ _CODE_POINTS = [
     0xF0000,
     0x10FFFD,
 ]
-"""All assigned characters, with one of each large unassigned or private range."""
+"""All assigned characters, and one of each large unassigned or private-use range."""
 _TEXT = "".join(map(chr, _CODE_POINTS))
 _ESCAPED_SET = re.compile(
     r"\\(?:[pP]\{\^?\w+\}|x\{[0-9A-Fa-f]+\}|x[0-9A-Fa-f]{1,2}|u[0-9A-Fa-f]{4})"
@@ -72,7 +72,7 @@ class Atom:
     """Its regular expression."""
     characters: Characters
     elsewhere: bool = False
-    """Whether it only matches where no earlier alternative does."""
+    """Whether it matches only where no earlier alternative matches."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +84,7 @@ class Repeat:
 
     @property
     def optional(self) -> bool:
-        """Whether it may match nothing."""
+        """Whether it can match the empty string."""
         return self.quantifier[0] in "*?" or self.quantifier.startswith(("{0", "{,"))
 
     @property
@@ -100,7 +100,7 @@ class Repeat:
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Alternatives in brackets."""
+    """Alternatives in parentheses."""
 
     opening: str
     body: Choice
@@ -108,7 +108,7 @@ class Group:
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """A lookaround, which takes no characters."""
+    """A lookaround, which consumes no characters."""
 
     opening: str
     body: Choice
@@ -128,7 +128,7 @@ Choice = tuple[Sequence, ...]
 
 @cache
 def characters_of(pattern: str) -> Characters:
-    """Return the characters that a pattern of one character matches, as the engine knows them."""
+    """Return the characters that a single-character pattern matches in the regex engine."""
     found = np.ones(len(_CODE_POINTS), bool)
     between = pre_tokenizers.Split(Regex(f"(?:{pattern})+"), "removed")
     for _, (start, end) in between.pre_tokenize_str(_TEXT):
@@ -137,7 +137,7 @@ def characters_of(pattern: str) -> Characters:
 
 
 def isolated_characters(runs: pre_tokenizers.PreTokenizer) -> Characters:
-    """Return the characters of which a pre-tokenizer isolates runs; U+0000 is not among them."""
+    """Return the characters whose runs a pre-tokenizer isolates; U+0000 is excluded."""
     found = np.zeros(len(_CODE_POINTS), bool)
     for _, (start, end) in runs.pre_tokenize_str(_TEXT)[1::2]:
         found[start:end] = True
@@ -145,7 +145,7 @@ def isolated_characters(runs: pre_tokenizers.PreTokenizer) -> Characters:
 
 
 def character_class(characters: Characters) -> str:
-    r"""Return a class of exactly these characters.
+    r"""Return a character class of exactly these characters.
 
     >>> character_class(characters_of("[ab]|[d-z]"))
     '[abd-z]'
@@ -261,7 +261,7 @@ def _none() -> Characters:
 
 
 def consumed(sequence: Sequence) -> Characters:
-    """Return all characters that a sequence can take."""
+    """Return all characters that a sequence can consume."""
     found = _none()
     for item in sequence:
         inner = item.item if isinstance(item, Repeat) else item
@@ -287,12 +287,12 @@ def first_characters(choice: Choice) -> Characters:
             if not (isinstance(item, Repeat) and item.optional):
                 break
         else:
-            return np.ones_like(found)  # it may match nothing
+            return np.ones_like(found)  # it can match the empty string
     return found
 
 
 def matched_alone(choice: Choice) -> list[Atom]:
-    """Return the atoms of which each character is a match, whatever follows it."""
+    """Return the atoms that match a character regardless of the text that follows it."""
     found = []
     for sequence in choice:
         required = [i for i in sequence if not (isinstance(i, Repeat) and i.optional)]
@@ -311,15 +311,15 @@ def matched_alone(choice: Choice) -> list[Atom]:
 def narrow(
     choice: Choice, shrink: Callable[[Atom], Atom | None], edge: Callable[[str], str]
 ) -> Choice:
-    """Return what a pattern can match if it sees only some of the characters.
+    """Return the part of a pattern that can still match if only some characters are visible.
 
     Args:
         choice: the pattern.
-        shrink: returns an atom of the visible characters; None if there are none.
-        edge: returns the pattern of an edge of the visible text, given one of the whole text.
+        shrink: narrows an atom to the visible characters; returns None if there are none.
+        edge: given the pattern of an edge of the whole text, returns that of the visible text.
 
     Returns:
-        The alternatives that can still match, possibly none.
+        The alternatives that can still match; there may be none.
     """
     sequences = (_narrow_sequence(sequence, shrink, edge) for sequence in choice)
     return tuple(sequence for sequence in sequences if sequence is not None)

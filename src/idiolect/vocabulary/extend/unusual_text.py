@@ -1,4 +1,4 @@
-"""Text with characters and sequences that tokenizers treat differently from each other."""
+"""Texts with characters and sequences that tokenizers treat differently, to compare tokenizers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _PARTS = (
 def unusual_texts() -> list[str]:
     """Return texts of unusual parts in random order, and of each kind of character in context.
 
-    They are always the same.
+    The random seed is fixed, so the texts are always the same.
     """
     rng = random.Random(0)
     texts = ["".join(rng.choices(_PARTS, k=rng.randrange(1, 24))) for _ in range(4000)]

@@ -41,7 +41,7 @@ class CorpusComparison:
 
     check: Check
     causes: set[int] = field(default_factory=set)
-    """New ids at changes beyond the terms."""
+    """New ids near which the tokenization changes beyond the terms."""
     unexplained: str = ""
     """A document that changed without a new id nearby; empty if there is none."""
     decoding_change: str = ""

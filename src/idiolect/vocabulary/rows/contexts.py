@@ -40,7 +40,7 @@ def find_contexts(
 ) -> Contexts:
     """Extract snippets around new tokens, until each token has enough or the corpus ends.
 
-    They come from the beginning of the corpus, so shuffle a sorted one first.
+    They come from the beginning of the corpus, so shuffle a sorted corpus first.
 
     Args:
         tokenizer: The extended tokenizer.

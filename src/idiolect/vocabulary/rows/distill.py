@@ -1,8 +1,8 @@
-"""`distill`: train the rows of new tokens to mean what their pieces meant to the model.
+"""`distill`: train the rows of new tokens to reproduce the hidden states of their old pieces.
 
-The teacher is the model before it was extended. It reads a text in the old pieces, the student
-reads the same text with the new tokens, and the new rows are trained until the student's hidden
-states equal the teacher's (Dobler et al. 2025, "Token distillation", arXiv 2505.20133):
+The teacher is the model before it was extended. It reads a text in the old pieces, and the student
+reads the same text with the new tokens. The new rows are trained so that the student's hidden
+states match the teacher's (Dobler et al. 2025, "Token distillation", arXiv 2505.20133):
 
     teacher   he    took    met   form   in    daily
                              │     ╎╎╎╎╎╎╎    ╎╎╎╎╎╎     equal from the term's last piece on,
@@ -90,7 +90,7 @@ def distill(
     output_dir: str | Path | None = None,
     tensorboard: bool = False,
 ) -> DistillationResult:
-    """Train a model's added rows so that new tokens mean what their pieces mean to the teacher.
+    """Train a model's added rows so that its hidden states match those of the teacher.
 
     Under `torchrun` every process calls this with the same arguments.
 
@@ -187,7 +187,7 @@ def _split(found: Contexts) -> tuple[list[Snippet], list[Snippet]]:
 
 
 def _fingerprint(model: LanguageModel, snippets: Sequence[Snippet]) -> str:
-    """Hash the snippets and the rows a run starts from."""
+    """Hash the snippets and the initial rows of a run."""
     digest = hashlib.sha256(np.concatenate(snippets).tobytes())
     for rows in model.network.vocabulary_rows().values():
         assert isinstance(rows, ExtendedRows)

@@ -75,7 +75,7 @@ def _rows(
 
 @dataclass(frozen=True, kw_only=True)
 class MatchingBatch(Batch):
-    """Texts in new tokens and in old pieces; `labels` are what a decoder predicts."""
+    """Texts in new tokens and in old pieces; `labels` are a decoder's targets."""
 
     teacher_input_ids: Tensor
     """(rows, teacher's length)."""
@@ -118,7 +118,8 @@ class HiddenStateMatching(RowwiseObjective):
         self.causal = network.kind == "causal"
         self.predicts = self.causal and network.has_language_head
         own = TextTemplate.of(model.tokenizer, causal=self.causal)
-        # A decoder's text does not end with a snippet. An encoder always reads special tokens.
+        # A decoder gets no end token, since the text continues after a snippet. An encoder gets all
+        # special tokens.
         self.template = TextTemplate(own.before, own.after, () if self.causal else own.after)
 
     def fit(self, snippet: Snippet) -> Snippet:
@@ -142,7 +143,7 @@ class HiddenStateMatching(RowwiseObjective):
         matched = real
         labels = torch.full_like(rows.input_ids, IGNORE_INDEX)
         if self.causal:
-            # Up to the first new token both have read the same ids.
+            # Up to the first new token, student and teacher have read the same ids.
             matched = real & ((rows.input_ids >= self.first_id).cumsum(1) > 0)
             labels[:, :-1] = torch.where(real[:, 1:], rows.input_ids[:, 1:], IGNORE_INDEX)
         return MatchingBatch(

@@ -1,7 +1,7 @@
 """Read the header of a GGUF file: its metadata, and where each tensor lies.
 
-Every count, length and offset of the file is compared with the file's size before memory is taken
-or a value is used, because such files come from outside.
+The files are untrusted, so every count, length and offset is checked against the file's size before
+memory is allocated or a value is used.
 
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
@@ -34,14 +34,14 @@ _DEFAULT_ALIGNMENT = 32
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """Where a tensor lies in the file, and how it is stored."""
+    """The location and storage type of a tensor in the file."""
 
     shape: tuple[int, ...]
     """The shape as in NumPy and torch; the file lists the dimensions in reverse."""
     type: int
-    """The number of its storage type in ggml, such as 0 for float32."""
+    """ggml's number of its storage type, such as 0 for float32."""
     offset: int
-    """Its first byte, counted from the beginning of the file."""
+    """Offset of its first byte from the beginning of the file."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ def read_gguf_header(path: Path) -> GGUFHeader:
     """Read the metadata and the list of tensors; the tensors themselves are not read.
 
     Raises:
-        CheckpointError: The file is not a GGUF file of version 2 or 3, is cut short, or a size in
-            it contradicts the file.
+        CheckpointError: The file is not a GGUF file of version 2 or 3, is truncated, or contains a
+            size that contradicts the file's size.
     """
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -76,7 +76,7 @@ def read_gguf_header(path: Path) -> GGUFHeader:
 
 
 class _Cursor:
-    """A position in the mapped file; each read is checked against the file's end."""
+    """A position in the memory-mapped file; each read is checked against the file's end."""
 
     def __init__(self, data: mmap.mmap, path: Path) -> None:
         self.data = data
@@ -107,7 +107,7 @@ class _Cursor:
         return GGUFHeader(self.path, metadata, placed, len(self.data))
 
     def unique(self, read: Any, count: int, kind: str) -> list[tuple[str, Any]]:
-        """Read named entries; the least of them takes 12 bytes."""
+        """Read entries with unique names; the smallest possible entry takes 12 bytes."""
         self.check(count, 12)
         entries = [read() for _ in range(count)]
         if len({name for name, _ in entries}) < count:
@@ -162,7 +162,7 @@ class _Cursor:
         return self.data[self.at - size : self.at]
 
     def check(self, count: int, size: int) -> None:
-        """Refuse a number of entries that the rest of the file cannot hold."""
+        """Raise an error if the rest of the file cannot hold this number of entries."""
         if count * size > len(self.data) - self.at:
             raise _damaged(self.path, f"it ends before entry {count} at byte {self.at}")
 

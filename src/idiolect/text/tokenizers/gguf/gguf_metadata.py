@@ -1,10 +1,10 @@
-"""The metadata of a GGUF file for a tokenizer: the inverse of `gguf_vocabulary`.
+"""Write a tokenizer as GGUF metadata: the inverse of `gguf_vocabulary`.
 
-A runtime reads the pieces and merges, and cuts texts by a pattern that it knows by name. So a
-tokenizer can be written only if llama.cpp has its pattern, and does everything else as it does:
-llama.cpp looks whole words up before merging for a few patterns only, and matches added tokens
-anywhere. New terms that were added as merges keep their ids in it; those added in another way would
-be read differently, and are refused.
+GGUF contains the pieces and merges, but only the name of the pre-tokenizer's pattern. So a
+tokenizer can be exported only if llama.cpp implements its pattern and tokenizes the same in all
+other respects: llama.cpp looks up whole words before merging for a few patterns only, and matches
+added tokens anywhere. New terms that were added as merges keep their ids in llama.cpp. Terms added
+by other methods would be tokenized differently, and are refused.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ __all__ = ["gguf_metadata"]
 
 
 def gguf_metadata(tokenizer: Tokenizer, rows: int) -> dict[str, Any]:
-    """Return the fields of `tokenizer.ggml`, and the chat template.
+    """Return the `tokenizer.ggml` fields and the chat template.
 
     Args:
         tokenizer: A byte-level BPE tokenizer.
-        rows: Rows of the model's embedding; ids without a token become unused ones.
+        rows: Number of rows of the model's embedding; ids without a token become unused tokens.
 
     Raises:
-        ConfigError: llama.cpp would not read texts as this tokenizer does; the message says why.
+        ConfigError: llama.cpp would not tokenize as this tokenizer does; the message says why.
     """
     pipeline = json.loads(tokenizer.engine.to_str())
     model = pipeline["model"]
@@ -84,7 +84,7 @@ def gguf_metadata(tokenizer: Tokenizer, rows: int) -> dict[str, Any]:
 
 
 def _pattern(pipeline: dict[str, Any]) -> tuple[str, bool]:
-    """Return llama.cpp's name for the cuts before merging, and whether a space is put first."""
+    """Return llama.cpp's pre-tokenizer name, and whether a space is added before the text."""
     before = pipeline["pre_tokenizer"] or {}
     parts = before.get("pretokenizers", [before])
     cuts, prefix = [], False
@@ -110,7 +110,7 @@ def _pattern(pipeline: dict[str, Any]) -> tuple[str, bool]:
 
 
 def _check_extension(tokenizer: Tokenizer) -> None:
-    """Refuse new tokens that only a look-up of whole words, or another way to cut, would find."""
+    """Refuse new tokens that only whole-word lookup or a changed pre-tokenizer can produce."""
     extension = tokenizer.extension
     if extension is not None and extension.method != "merges":
         raise ConfigError(

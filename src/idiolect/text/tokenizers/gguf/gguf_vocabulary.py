@@ -1,8 +1,8 @@
 """Build the tokenizer of a GGUF file from its metadata.
 
-The metadata lists the pieces, their kinds and scores or merges. For byte-level BPE it only names
-the pattern that cuts a text before the merges; `PATTERNS` holds the patterns of the names. Both
-are those of llama.cpp (`src/llama-vocab.cpp`).
+The metadata lists the pieces, their types and their scores or merges. For byte-level BPE it gives
+only the name of the pre-tokenizer; `PATTERNS` maps these names to regular expressions. Names and
+patterns are those of llama.cpp (`src/llama-vocab.cpp`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["CONTROL", "NORMAL", "PATTERNS", "ROLES", "UNUSED", "USER", "WHOLE_WORDS", "read"]
 
 NORMAL, CONTROL, USER, UNUSED = 1, 3, 4, 5
-"""Kinds of pieces, numbered as in SentencePiece."""
+"""Types of pieces, numbered as in SentencePiece."""
 ROLES = {
     "bos": "bos",
     "eos": "eos",
@@ -45,14 +45,14 @@ PATTERNS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("qwen2", "stablelm2"), (_QWEN2,)),
     "falcon": _FALCON,
 }
-"""Regular expressions by the name of a pre-tokenizer; each cuts what the ones before it left."""
+"""Regular expressions by the name of a pre-tokenizer; each splits the pieces of those before it."""
 WHOLE_WORDS = ("llama-bpe", "llama3", "llama-v3")
-"""Pre-tokenizers after which a word of the vocabulary is one token, without merges."""
+"""Pre-tokenizers with which a whole word in the vocabulary becomes one token, before merging."""
 
 
 @dataclass(frozen=True)
 class _Metadata:
-    """The fields of `tokenizer.ggml`, each checked for its type."""
+    """The `tokenizer.ggml` fields, each with a type check."""
 
     values: Mapping[str, Any]
 
@@ -84,8 +84,8 @@ def read(metadata: Mapping[str, Any]) -> tuple[tokenizers.Tokenizer, dict[str, A
         metadata: The file's values by key; see `text.tokenizers.gguf.gguf_header`.
 
     Raises:
-        CheckpointError: Values that are missing, of the wrong type or contradict each other.
-        ConfigError: A kind of tokenizer, or a pre-tokenizer, that is not supported.
+        CheckpointError: Values are missing, have the wrong type or contradict each other.
+        ConfigError: The type of tokenizer, or the pre-tokenizer, is not supported.
     """
     fields = _Metadata(metadata)
     kind, tokens = fields.get("model", ""), fields.list_of("tokens", str)
@@ -193,7 +193,7 @@ def _unigram(
 def _wordpiece(
     fields: _Metadata, tokens: list[str], special: Mapping[str, str]
 ) -> tokenizers.Tokenizer:
-    """Build WordPiece: the format marks the beginning of a word, BERT its continuation."""
+    """Build WordPiece: GGUF marks the beginning of a word, BERT marks continuations."""
     vocab = {
         token if token.startswith("[") and token.endswith("]")
         else token[1:] if token.startswith(sentencepiece.SPACE)
@@ -213,7 +213,7 @@ def _surround(
     bos: bool = False,
     eos: bool = False,
 ) -> None:
-    """Add the tokens that the file puts around a text; the defaults are those of its kind."""
+    """Add the special tokens around a text; the defaults depend on the type of tokenizer."""
     before = [special["bos"]] if fields.get("add_bos_token", bos) and "bos" in special else []
     after = [special["eos"]] if fields.get("add_eos_token", eos) and "eos" in special else []
     template(engine, before, after)

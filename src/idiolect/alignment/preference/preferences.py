@@ -3,8 +3,7 @@
     prompt, chosen, rejected                      texts, or lists of messages
     chosen, rejected                              HH-RLHF: both contain the same prompt
     conversations, chosen, rejected               ShareGPT: {"from", "value"}
-    instruction, output_1, output_2, preference   a judged pair: the better one, 1 or 2 (or a value
-    between)
+    instruction, output_1, output_2, preference   a judged pair: the better one, 1 or 2 (or between)
     prompt, completion, label                     one judged completion (KTO)
 
 A pair with equal sides or an empty side teaches nothing and is left out: it is counted, and

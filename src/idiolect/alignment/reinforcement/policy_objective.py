@@ -114,7 +114,7 @@ class PolicyObjective(RowwiseObjective):
         self._told = set[str]()
 
     def prepare(self, rows: RolloutTurn) -> PolicyBatch:
-        """Make the batch of a step; the first step of a rollout samples it first."""
+        """Make the batch of a step; the first step of a rollout samples the rollout."""
         if rows.step == 0 or self._rollout is None:
             self._rollout = self._write(rows)
         passes, part = divmod(rows.step, self.settings.mini_batches)

@@ -22,7 +22,7 @@ class IdiolectError(Exception):
     """Base class of all exceptions that this package raises, with a one-line message."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        message = " ".join(message.split("\n"))  # a value in it may have been printed in lines
+        message = " ".join(message.split("\n"))  # a value inside it may span several lines
         super().__init__(message)
         self.message = message
         """The problem."""

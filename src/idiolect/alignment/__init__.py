@@ -1,4 +1,4 @@
-"""Align a language model: fine-tuning, reward models, preferences, reinforcement, judging."""
+"""Align a language model: SFT, reward models, preference tuning, RL, and judging answers."""
 
 from idiolect.training.objectives.objective_registry import ObjectiveEntry, register
 

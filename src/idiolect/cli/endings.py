@@ -1,7 +1,7 @@
-"""How a command ends early: one line on standard error, and an exit status.
+"""Early ends of commands: one line on standard error, and an exit status.
 
-130, 143, 129   Ctrl-C, SIGTERM, SIGHUP: what shells report for these signals, 128 + number
-2               an expected error; it names options as they are typed
+130, 143, 129   Ctrl-C, SIGTERM, SIGHUP: 128 + signal number, as in shells
+2               an expected error; the message names options as they are typed
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _TERMINATED = (128 + signal.SIGTERM, 128 + signal.SIGHUP)
 _ASSIGNED = re.compile(r"(?<![\w./-])([a-z]\w*)=('[^']*'|\"[^\"]*\"|[\w.+-]+)")
 _NAMED = re.compile(r"(?<![\w./=-])([a-z]+(?:_[a-z0-9]+)+)(?![\w/(]|\.\w)")
 _OTHER_NAMES = {"output_dir": "out", "target_modules": "lora_target_modules", "r": "lora_r"}
-"""Arguments of functions whose options have another name."""
+"""Function arguments whose options have another name."""
 
 
 class ResumableCommand(TyperCommand):
@@ -43,7 +43,7 @@ class ResumableCommand(TyperCommand):
 
 
 class InterruptibleGroup(TyperGroup):
-    """The outermost group: reports an interrupt of commands that cannot be resumed."""
+    """The root group: reports the interruption of commands that cannot be resumed."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the chosen command."""
@@ -56,7 +56,7 @@ class InterruptibleGroup(TyperGroup):
 
 
 def _plain_problem(message: str) -> str:
-    """Return what is wrong with an option's value, without the words of the library that parses it.
+    """Return what is wrong with an option's value, in plain words instead of the parser's.
 
     >>> _plain_problem("Input should be a valid integer, unable to parse string as an integer")
     'it must be a whole number'
@@ -89,9 +89,9 @@ def _reporting_signals(advice: str) -> Iterator[None]:
 
 @contextmanager
 def ending_by_signal() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the program like an exception, so that files are tidied up.
+    """Turn SIGTERM and SIGHUP into exceptions, so that files are cleaned up.
 
-    Signals that are ignored, as under `nohup`, stay ignored.
+    Ignored signals, as under `nohup`, stay ignored.
     """
 
     def end(number: int, frame: object) -> None:
@@ -109,22 +109,22 @@ def ending_by_signal() -> Iterator[None]:
 
 
 def write_any_text() -> None:
-    """Let the output hold any text: characters that its encoding lacks are replaced."""
+    """Replace characters that the encoding of the output lacks, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace" if stream is sys.stdout else "backslashreplace")
 
 
 def name_options(message: str, command: Any, words: Sequence[str]) -> str:
-    """Replace the names of Python arguments in an error message by the options of the command.
+    """Replace Python argument names in an error message with the options of the command.
 
     `use mode='lexical'` becomes `use --mode lexical`, and `max_length is 0` becomes
     `--max-length is 0`.
 
     Args:
         message: The message.
-        command: The outermost command.
-        words: What was typed after the program's name.
+        command: The root command.
+        words: The command-line arguments after the program's name.
     """
     for word in words:
         command = getattr(command, "commands", {}).get(word, command)

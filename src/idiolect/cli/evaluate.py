@@ -36,13 +36,13 @@ def _group() -> None:
 def lm(
     model: Annotated[str, typer.Argument(help="The model: a directory or a hub id.")],
     base: Annotated[str, typer.Option(help="The model it was adapted from.")],
-    domain: Annotated[str, typer.Option(help="Held-out text of the domain: file, folder or glob.")],
+    domain: Annotated[str, typer.Option(help="Held-out domain text: file, folder or glob.")],
     general: Annotated[
         str | None, typer.Option(help="General text, to measure forgetting.")
     ] = None,
     field: FieldOption = None,
     max_unreadable: MaxUnreadableOption = MAX_UNREADABLE,
-    documents: Annotated[int, typer.Option(help="Documents to read of each text.", min=1)] = 500,
+    documents: Annotated[int, typer.Option(help="Documents to read per text.", min=1)] = 500,
     precision: PrecisionOption = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Also write the metrics as JSON.")
@@ -50,7 +50,7 @@ def lm(
 ) -> None:
     """Compare a model with its base: bits per byte, use of new tokens, forgetting.
 
-    Both models read the same text windows, each after a start token only.
+    Both models read the same text windows; each window follows only a start token.
 
     Example: [bold]idiolect evaluate lm runs/adapted --base gpt2 --domain heldout.jsonl
     --general wiki.txt[/bold]

@@ -54,11 +54,11 @@ def extend(
         typer.Option(help="exact, merges, scores, words or append. Default: fits the tokenizer."),
     ] = None,
     domain: Annotated[
-        list[str] | None, typer.Option(help="Held-out domain text, to verify on; repeatable.")
+        list[str] | None, typer.Option(help="Held-out domain text for verification; repeatable.")
     ] = None,
     general: Annotated[
         list[str] | None,
-        typer.Option(help="Text that must not change, to verify on; repeatable."),
+        typer.Option(help="Text whose tokens must not change; repeatable."),
     ] = None,
     max_rows: Annotated[int | None, typer.Option(help="Maximum number of new ids.", min=1)] = None,
     init: Annotated[
@@ -80,7 +80,7 @@ def extend(
     """Add terms to a model's vocabulary, and verify that nothing else changes.
 
     The original embedding rows are unchanged, bit for bit. The result loads in
-    `transformers`. Its extension.json lists the added and refused terms and the
+    `transformers`. Its extension.json lists the added and rejected terms and the
     results of the verification.
 
     Example:
@@ -157,7 +157,7 @@ def distill(
     max_unreadable: MaxUnreadableOption = MAX_UNREADABLE,
     tensorboard: TensorboardOption = False,
 ) -> None:
-    """Train new rows so that new tokens act like the pieces they replace.
+    """Train new rows so that new tokens behave like the pieces they replace.
 
     Run it again to resume. The rows are trained until the hidden states of the extended model match
     those of the original one.

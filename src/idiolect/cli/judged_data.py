@@ -1,4 +1,4 @@
-"""Options of commands that read judged data, and the reading itself."""
+"""Options of commands that read judged data, and functions to read it."""
 
 from __future__ import annotations
 
@@ -74,10 +74,10 @@ def read_collection(
 
 
 def read_named_runs(run: list[str]) -> dict[str, Run]:
-    """Read runs given as FILE or NAME=FILE. The default name is the file's, without its ending.
+    """Read runs given as FILE or NAME=FILE. The default name is the file's, without its extension.
 
     Raises:
-        ConfigError: Two runs have one name.
+        ConfigError: Two runs have the same name.
         InputError: A file is missing or damaged.
     """
     from idiolect.ranking.evaluation.judged_collection import read_run

@@ -62,11 +62,11 @@ _COMMANDS: dict[str, tuple[str, str, type[TyperCommand]]] = {
     "tokenizer": ("tokenizer", "app", TyperCommand),
     "evaluate": ("evaluate", "app", TyperCommand),
 }
-"""The module of each command, its function or group of commands there, and how it ends."""
+"""For each command: its module, the function or group there, and how it can be interrupted."""
 
 
 class _Commands(UserDict[str, Any]):
-    """The commands by name. Each is imported and built when it is needed: a search needs one."""
+    """The commands by name, imported on first use, so that a command loads only its own module."""
 
     def __init__(self) -> None:
         super().__init__(dict.fromkeys(_COMMANDS))
@@ -123,16 +123,16 @@ def _root(
 
 
 def main() -> None:
-    """Run the command line. An expected error is one line on standard error and exit status 2."""
+    """Run the command line. An expected error prints one line to stderr and exits with status 2."""
     write_any_text()
     if sys.stderr is None or not sys.stderr.isatty():
-        # Its bars move the cursor, which a file or a pipe would keep as one endless line.
+        # Progress bars move the cursor, which would become one endless line in a file or pipe.
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         with ending_by_signal():
             app()
     except BrokenPipeError:
-        # The reader, such as `head`, has what it wanted.
+        # The reader, such as `head`, has closed the pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)
     except (IdiolectError, OSError, MemoryError, OverflowError, RuntimeError) as error:
@@ -159,6 +159,6 @@ def _explain(error: Exception) -> str | None:
         return f"a number is too large: {error}"
     if isinstance(error, MemoryError):
         return "there is not enough memory (use smaller batches, or less data at a time)"
-    if type(error).__name__ == "OutOfMemoryError":  # of torch, which is not imported here
+    if type(error).__name__ == "OutOfMemoryError":  # from torch, which is not imported here
         return "the accelerator has not enough memory (use smaller batches)"
     return None

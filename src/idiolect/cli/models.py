@@ -1,4 +1,4 @@
-"""`idiolect models` and `idiolect doctor`: supported model families, and what this machine has."""
+"""`idiolect models` and `idiolect doctor`: supported model families, a check of this machine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OPTIONAL = {
     "sacrebleu": ("translation", "BLEU in `translate run`"),
     "tensorboard": ("tensorboard", "`--tensorboard`"),
 }
-"""Optional packages, the extra that installs each, and what needs it."""
+"""Optional packages, the extra that installs each, and the features that need it."""
 
 
 def models(
@@ -106,7 +106,7 @@ def doctor() -> None:
         try:
             table.add_row(package, metadata.version(package))
         except metadata.PackageNotFoundError:
-            # Escaped, or Rich takes the extra for a style and leaves it out.
+            # Escaped, since Rich would treat the extra as a style and drop it.
             missing = rf"not installed, needed for {use}: pip install 'idiolect\[{extra}]'"
             table.add_row(package, missing)
     for name, value in _device_rows():

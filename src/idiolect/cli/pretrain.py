@@ -1,4 +1,4 @@
-"""`idiolect pretrain` and `merge`: train a language model on text; merge what was trained."""
+"""`idiolect pretrain` and `merge`: train a language model on text; merge an adapter."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def pretrain(
     ] = None,
     objective_setting: Annotated[
         list[str] | None,
-        typer.Option(help="A setting of the objective: NAME=VALUE, such as mask_ratio=0.35."),
+        typer.Option(help="Setting of the objective: NAME=VALUE, such as mask_ratio=0.35."),
     ] = None,
     languages: Annotated[
         str | None,
@@ -74,26 +74,29 @@ def pretrain(
     ] = None,
     sampling_alpha: Annotated[
         float | None,
-        typer.Option(help="Several languages: exponent of a corpus's share. 0.5.", min=0, max=10),
+        typer.Option(
+            help="Several languages: exponent of corpus shares. Default: 0.5.", min=0, max=10
+        ),
     ] = None,
     sampling_temperature: Annotated[
-        float | None, typer.Option(help="1 / alpha, instead of it.", min=0.01, max=1e6)
+        float | None,
+        typer.Option(help="1 / alpha, instead of --sampling-alpha.", min=0.01, max=1e6),
     ] = None,
     sampling_cap: Annotated[
-        int | None, typer.Option(help="Most tokens that a language counts with.", min=1)
+        int | None, typer.Option(help="Maximum tokens of a language that count.", min=1)
     ] = None,
     config: Annotated[
         Path | None,
         typer.Option(help="Train from scratch: .toml or .json with the model config."),
     ] = None,
     replay: Annotated[
-        list[str] | None, typer.Option(help="General text to mix in against forgetting.")
+        list[str] | None, typer.Option(help="General text to replay against forgetting.")
     ] = None,
     replay_share: Annotated[
         float, typer.Option(help="Share of --replay, in characters.", min=0, max=1)
     ] = 0.1,
     validation: Annotated[
-        list[str] | None, typer.Option(help="Text whose loss is measured while training.")
+        list[str] | None, typer.Option(help="Held-out text for the validation loss.")
     ] = None,
     field: FieldOption = None,
     per: UnitOption = "line",
@@ -126,7 +129,7 @@ def pretrain(
     tensorboard: TensorboardOption = False,
     diagnose: Annotated[
         bool,
-        typer.Option("--diagnose", help="Report the gradients over steps and through time."),
+        typer.Option("--diagnose", help="Report the gradients over steps and back through time."),
     ] = False,
 ) -> None:
     """Train a language model on text. Run it again to resume.
@@ -226,7 +229,7 @@ def merge(
     out: Annotated[Path, typer.Option("--out", "-o", help="Directory of the merged model.")],
     quantization: Annotated[
         Literal["nf4", "int8", "keep"] | None,
-        typer.Option(help="Merge into the base's quantised values. Default: full precision."),
+        typer.Option(help="Merge into the quantised base. Default: full precision."),
     ] = None,
 ) -> None:
     """Merge a LoRA adapter, and the rows trained with it, into its base.
@@ -254,7 +257,7 @@ def merge(
 
 
 def _explain_adapter(model: str, out: Path, quantization: str | None) -> None:
-    """Tell what the adapter was merged into, and how to use it otherwise."""
+    """Print what the adapter was merged into, and how to use it otherwise."""
     typer.echo(f"the adapter alone is in {out / 'adapter'}, in peft's layout")
     if quantization is not None:
         typer.echo(
@@ -283,7 +286,7 @@ def _new(shape: dict[str, Any], tokenizer: str, seed: int) -> LanguageModel:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Return the model config, the training settings and those of the objective of a file."""
+    """Return the model config, the training settings and the objective settings of a file."""
     import tomllib
 
     from idiolect.text.files import read_json, read_text

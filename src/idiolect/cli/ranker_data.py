@@ -42,7 +42,7 @@ class TrainingSource:
 
 @dataclass(frozen=True)
 class JudgedFiles:
-    """The data that the options of a command name, not yet read."""
+    """The data files given by the options of a command, not yet read."""
 
     data: Path | None
     """A folder in the BEIR layout, instead of the single files."""
@@ -62,7 +62,7 @@ class JudgedFiles:
         return TrainingSource(collection, self._candidates(collection))
 
     def read_judged(self) -> JudgedCollection:
-        """Read judged data and report what it leaves out."""
+        """Read judged data and report skipped records."""
         with _status("reading the judged data"):
             collection = read_collection(
                 self.data, self.split, self.documents, self.queries, self.qrels
@@ -163,7 +163,7 @@ def require_relevant(collection: JudgedCollection) -> None:
     """Check that there is a relevant document.
 
     Raises:
-        InputError: There is none.
+        InputError: There is no relevant document.
     """
     if not any(g > 0 for grades in collection.qrels.values() for g in grades.values()):
         raise InputError(
@@ -188,7 +188,7 @@ def judged_groups(source: TrainingSource, negatives: int, loss: str, seed: int) 
         negatives=negatives,
         seed=seed,
     )
-    # A softmax over one document is always 1: nothing to learn.
+    # A softmax over one document is always 1, so there is nothing to learn.
     usable = groups if loss == "pointwise" else [g for g in groups if len(g.documents) > 1]
     if not usable:
         raise InputError(

@@ -56,7 +56,7 @@ def evaluate_search(
         Literal["linear", "exponential"], typer.Option(help="nDCG gain of a grade g: g, or 2^g-1.")
     ] = "linear",
     relevant: Annotated[
-        float, typer.Option(help="Lowest relevant grade, for all metrics but nDCG.", min=0)
+        float, typer.Option(help="Minimum relevant grade, for all metrics but nDCG.", min=0)
     ] = 1.0,
     judged_only: Annotated[
         bool, typer.Option("--judged-only", help="Remove unjudged documents from the rankings.")
@@ -75,7 +75,7 @@ def evaluate_search(
     ] = None,
     ray: RayOption = None,
 ) -> None:
-    """Evaluate encoders on judged queries by exact search, next to BM25 and other systems.
+    """Evaluate encoders on judged queries by exact search, beside BM25 and other systems.
 
     Each system is compared with a baseline: 95% interval by the paired bootstrap, p-value by the
     paired randomization test.
@@ -130,7 +130,7 @@ def evaluate_search(
         )
         systems |= found
     for label, result in systems.items():
-        told = replace(result, left_out=())  # the same for all; the table has their number
+        told = replace(result, left_out=())  # equal for all systems; the table shows their number
         notes += (f"{label}: {note}" for note in told.notes)
     for note in notes:
         errors.print(f"note: {note}", style="yellow", markup=False)
@@ -155,7 +155,7 @@ def _read_known_run(path: Path, collection: JudgedCollection) -> tuple[Run, tupl
     """Read a run of the judged queries, and a message about documents that do not exist.
 
     Raises:
-        InputError: It has none of the queries.
+        InputError: The run has none of the queries.
     """
     from idiolect.ranking.evaluation.judged_collection import read_run
     from idiolect.ranking.evaluation.metrics import count_ids
@@ -189,7 +189,7 @@ def _evaluate_encoder(
     dense = Dense(encoder, collection.documents, progress=True)
     full = dense.vectors.shape[1]
     systems, curve = {}, {}
-    # `None` keeps whole vectors as they are; a size also normalises them.
+    # `None` leaves whole vectors unchanged; a size also normalises them.
     for cut in (None, *(size for size in sizes if size < full)):
         shown = label if cut is None else f"{label}, {cut} dimensions"
         systems[shown] = measure(dense.search(collection.queries, dimensions=cut))
@@ -214,10 +214,10 @@ def rerank(
     top_k: Annotated[int, typer.Option(help="Documents to rerank for each query.", min=1)] = 100,
     max_length: Annotated[
         int | None,
-        typer.Option(help="Tokens that a cross-encoder reads of a pair.", min=1),
+        typer.Option(help="Maximum tokens of a pair, for a cross-encoder.", min=1),
     ] = None,
     encoder: Annotated[
-        str | None, typer.Option(help="LambdaMART: where its encoder is, if it moved.")
+        str | None, typer.Option(help="LambdaMART: location of its encoder, if it moved.")
     ] = None,
 ) -> None:
     """Rerank search results with a trained model.
@@ -329,7 +329,7 @@ def _label(name: str, taken: dict[str, Any]) -> str:
 
 
 def _tables(metrics: dict[str, Any]) -> Iterator[Table]:
-    """Build a table of means and one of differences: together they are too wide."""
+    """Build a table of means and one of differences; one table would be too wide."""
     from rich.markup import escape
     from rich.table import Table
 

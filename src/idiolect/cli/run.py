@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["init", "report", "results", "run"]
 
 _TARGETS = ("all", "warm", "cold")
-"""All cases of a recommender, and those whose target has and has no training event."""
+"""All cases of a recommender, and those whose target has (or lacks) a training event."""
 
 
 def init(
@@ -42,7 +42,7 @@ def init(
     if path.exists() and not force:
         raise InputError(f"{path} exists already", hint="--force replaces it")
     found = survey(folder, base=base, report=typer.echo)
-    # A name that is not UTF-8 is written as its own bytes.
+    # A name that is not UTF-8 is written as its raw bytes.
     write_atomic(path, found.text.encode(errors="surrogateescape"))
     typer.echo(f"review {path}, then: idiolect run {path}")
 
@@ -53,7 +53,7 @@ def run(
         Path | None, typer.Option("--out", "-o", help="Folder of the run, instead of its `out`.")
     ] = None,
 ) -> None:
-    """Teach a model a domain's words, tune it, build its index, and evaluate every stage.
+    """Extend a model with a domain's terms, tune it, build its index, and evaluate each stage.
 
     Run it again to resume; stages whose inputs have not changed are skipped.
 

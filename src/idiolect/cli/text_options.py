@@ -32,7 +32,7 @@ UnitOption = Annotated[
 MaxUnreadableOption = Annotated[
     float,
     typer.Option(
-        help="Share of a file's rows that may be unreadable; more are an error.", min=0, max=1
+        help="Share of a file's rows that may be unreadable; more is an error.", min=0, max=1
     ),
 ]
 
@@ -44,7 +44,7 @@ def report_skipped(skipped: Counter[str], source: str = "") -> None:
 
     Args:
         skipped: Number of records by reason.
-        source: What the records belong to, if it needs a name.
+        source: Name of the data set, if it must be named.
     """
     of = f" of {source}" if source else ""
     for reason, count in skipped.most_common():

@@ -42,7 +42,7 @@ __all__ = [
 
 TrainedPart = Literal["rows", "rows+lora", "body", "all"]
 
-TRAIN = typer.Option(help="What to train: new rows, with LoRA, the body, or all but old rows.")
+TRAIN = typer.Option(help="What trains: new rows, with LoRA, the body, or all but old rows.")
 UNFREEZE = typer.Option("--unfreeze-original-rows", help="Train original rows too.")
 
 RunFolderOption = Annotated[
@@ -57,20 +57,21 @@ RsLoraOption = Annotated[
     bool, typer.Option("--use-rslora", help="Scale LoRA by alpha / √rank (rsLoRA).")
 ]
 DoraOption = Annotated[
-    bool, typer.Option("--use-dora", help="Learn the length of weight rows apart (DoRA).")
+    bool,
+    typer.Option("--use-dora", help="Learn magnitude and direction of weights separately (DoRA)."),
 ]
 CheckpointingOption = Annotated[
     bool | None,
     typer.Option(
         "--gradient-checkpointing",
-        help="Compute activations again in the backward pass: less memory, slower.",
+        help="Recompute activations in the backward pass: less memory, slower.",
     ),
 ]
 QuantizationOption = Annotated[
     Literal["nf4", "int8", "keep"] | None,
     typer.Option(
-        help="Keep the frozen base in few bits, to train rows or rows+lora in little memory (QLoRA)"
-        "; keep: the blocks of a GGUF file as they are."
+        help="Quantise the frozen base, to train rows or rows+lora in little memory (QLoRA)"
+        "; keep: use the quantised blocks of a GGUF file."
     ),
 ]
 MaxLengthOption = Annotated[
@@ -80,27 +81,33 @@ BatchSizeOption = Annotated[
     int | None, typer.Option(help="Examples per step. Default: 16; 32 to tune encoders.", min=1)
 ]
 MicroBatchSizeOption = Annotated[
-    int | None, typer.Option(help="Examples in memory at once; gradients stay the same.", min=1)
+    int | None, typer.Option(help="Examples per forward pass; gradients stay the same.", min=1)
 ]
 LearningRateOption = Annotated[
     float | None,
     typer.Option(
-        "--learning-rate", "--lr", help="Peak rate. Default: fits what is trained.", min=0, max=1000
+        "--learning-rate",
+        "--lr",
+        help="Peak learning rate. Default: by what trains.",
+        min=0,
+        max=1000,
     ),
 ]
 PrecisionOption = Annotated[
     Literal["auto", "fp32", "bf16"] | None,
-    typer.Option(help="Format of matrix products. Default: auto, the faster one by measurement."),
+    typer.Option(
+        help="Numeric format of matrix products. Default: auto, which measures the faster one."
+    ),
 ]
 EncodingPrecisionOption = Annotated[
     Literal["auto", "fp32", "bf16", "int8"] | None,
     typer.Option(
-        help="Format of matrix products: exact (fp32, the default), faster and slightly less exact"
-        " (bf16, int8), or the fastest by measurement (auto)."
+        help="Numeric format of matrix products: exact (fp32, the default), faster but less exact"
+        " (bf16, int8), or the fastest as measured (auto)."
     ),
 ]
 SaveStepsOption = Annotated[
-    int | None, typer.Option(help="Steps between checkpoints (200).", min=1)
+    int | None, typer.Option(help="Steps between checkpoints. Default: 200.", min=1)
 ]
 SeedOption = Annotated[int, typer.Option(help="Random seed.", min=0, max=2**63 - 1)]
 TensorboardOption = Annotated[
@@ -117,7 +124,7 @@ def objective_help(verb: Verb) -> str:
 
 
 def given(**values: Any) -> dict[str, Any]:
-    """Return the options that were given: those that are not `None`."""
+    """Return the options that are not `None`."""
     return {name: value for name, value in values.items() if value is not None}
 
 

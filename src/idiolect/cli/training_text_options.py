@@ -21,7 +21,7 @@ _COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 
 
 def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
-    """Read NAME=VALUE; a value is written as in TOML, and other words are texts.
+    """Parse NAME=VALUE; values are TOML, and anything else is a text.
 
     >>> parse_settings(["mask_ratio=0.35", "denoisers=ul2"])
     {'mask_ratio': 0.35, 'denoisers': 'ul2'}
@@ -44,14 +44,14 @@ def is_for_pairs(objective: str | None) -> bool:
 
 
 class RunText:
-    """Corpus, replayed and validation text of a run, and what was skipped in them.
+    """Corpus, replayed and validation text of a run, and their skipped records.
 
     Args:
         sources: Files of the corpus.
         languages: The language of each, separated by commas.
         replay: Files of general text; with languages, one for each.
         validation: Files of validation text, likewise.
-        pairs: Whether every two files hold translations of one another, line by line.
+        pairs: Whether each pair of files holds translations, line by line.
         reading: How files are read; see `Corpus`.
 
     Raises:
@@ -84,7 +84,7 @@ class RunText:
         )
 
     def report(self) -> None:
-        """Print what was skipped."""
+        """Print the skipped records."""
         for corpus, what in self._corpora:
             report_skipped(corpus.skipped, what)
         for skipped, what in self._empty_sides:

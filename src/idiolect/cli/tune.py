@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 __all__ = ["app", "encoder", "parse_layers"]
 
 _TRAIN = typer.Option(
-    help="What to train: new rows, with LoRA, the body, or all but old rows. Of a static encoder: "
+    help="What trains: new rows, with LoRA, the body, or all but old rows. For a static encoder: "
     "all, or rows, which keeps the old ones and trains a projection instead."
 )
 _LossName = Literal["infonce", "triplet", "margin", "margin-mse", "kl"]
@@ -63,7 +63,7 @@ class _TuneGroup(TyperGroup):
         return rest
 
     def _is_misspelt(self, word: str) -> bool:
-        """Return whether a word is nearly a command, and no model of that name is here."""
+        """Return whether a word resembles a command, and no model of that name exists."""
         plain = word.lower().replace("_", "-")
         return bool(get_close_matches(plain, self.commands, cutoff=0.7)) and not Path(word).exists()
 
@@ -107,8 +107,8 @@ def encoder(
     layers: Annotated[
         str | None,
         typer.Option(
-            help="Use only the first layers of the model. 0: a static encoder; auto: chosen among "
-            "a few by pairs kept out.",
+            help="Use only the first layers of the model. 0: a static encoder; auto: tries a few "
+            "on held-out pairs.",
             metavar="INTEGER|auto",
         ),
     ] = None,
@@ -134,24 +134,26 @@ def encoder(
         bool,
         typer.Option(
             "--whiten",
-            help="Whiten: for a model not trained as an encoder. Static encoders always are.",
+            help="Whiten vectors: for a model not trained as an encoder. Always on if static.",
         ),
     ] = False,
     loss: Annotated[
         _LossName, typer.Option(help="margin-mse and kl fit the teacher scores of the pairs.")
     ] = "infonce",
     temperature: Annotated[
-        float | None, typer.Option(help="For infonce (0.05) and kl (1).", min=0)
+        float | None, typer.Option(help="Temperature of infonce (0.05) and kl (1).", min=0)
     ] = None,
     margin: Annotated[
-        float | None, typer.Option(help="For triplet and margin (0.2).", min=0)
+        float | None, typer.Option(help="Margin of triplet and margin (0.2).", min=0)
     ] = None,
     bidirectional: Annotated[
         bool,
         typer.Option("--bidirectional", help="infonce: also contrast queries for each document."),
     ] = False,
     epochs: EpochsOption = 1,
-    steps: Annotated[int | None, typer.Option(help="Total steps, not --epochs.", min=1)] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Total steps, instead of --epochs.", min=1)
+    ] = None,
     train: Annotated[TrainedPart, _TRAIN] = "all",
     unfreeze_original_rows: Annotated[bool, UNFREEZE] = False,
     lora_r: LoraRankOption = 8,
@@ -170,7 +172,7 @@ def encoder(
     """Train an encoder for search. Run it again to resume.
 
     The encoder in OUT/model also loads in sentence-transformers. Negatives of a pair are the other
-    documents of the batch, except those known to be relevant to its query.
+    documents of the batch (in-batch negatives), except those known to be relevant to its query.
 
     Example: [bold]idiolect tune ./minilm pairs.jsonl --negatives 1 --corpus abstracts.jsonl
     --dimensions 192,96 --epochs 2 -o runs/tuned[/bold]
@@ -236,7 +238,7 @@ def encoder(
 def _check_needs(
     objective: str, *, on_pairs: bool, teacher: str | None, layers: int | str | None
 ) -> None:
-    """Refuse a teacher and a choice of layers where an objective does not offer them."""
+    """Reject a teacher or a number of layers if the objective does not support them."""
     if teacher is not None and on_pairs:
         raise ConfigError(
             f"the objective {objective!r} has no teacher",
@@ -253,7 +255,7 @@ def parse_layers(text: str | None) -> int | Literal["auto"] | None:
     """Read a number of layers, or `auto`.
 
     Raises:
-        ConfigError: It is neither.
+        ConfigError: The text is neither.
     """
     if text is None:
         return None

@@ -55,8 +55,8 @@ _ValidSplit = Annotated[
 _RunFile = Annotated[
     Path | None, typer.Option(help="TREC run with the candidates. Default: BM25 finds them.")
 ]
-_TopK = Annotated[int, typer.Option(help="Candidates of each query.", min=1)]
-_Negatives = Annotated[int, typer.Option(help="Hard negatives for each relevant document.", min=1)]
+_TopK = Annotated[int, typer.Option(help="Candidates per query.", min=1)]
+_Negatives = Annotated[int, typer.Option(help="Hard negatives per relevant document.", min=1)]
 _Loss = Annotated[
     Literal["listwise", "pointwise"],
     typer.Option(help="Softmax cross-entropy over a query's documents, or binary cross-entropy."),
@@ -89,8 +89,8 @@ def cross_encoder(
 ) -> None:
     """Train a cross-encoder to rerank search results. Run it again to resume.
 
-    Each relevant document is ranked against hard negatives: candidates nobody judged relevant. The
-    maximum length is that of a query and a document together.
+    Each relevant document is ranked against hard negatives: candidates not judged relevant. The
+    maximum length covers a query and a document together.
 
     Example: [bold]idiolect tune cross-encoder ./minilm --data scifact --epochs 2 --max-length 256
     -o runs/cross-encoder[/bold]
@@ -238,14 +238,15 @@ def lambdamart(
     ] = None,
     top_k: _TopK = 100,
     trees: Annotated[
-        int | None, typer.Option(help="Trees. Default: chosen on a fifth of the queries.", min=1)
+        int | None,
+        typer.Option(help="Number of trees. Default: chosen on a fifth of the queries.", min=1),
     ] = None,
     folds: Annotated[int, typer.Option(help="Folds of the cross-validation.", min=2)] = 5,
     seed: SeedOption = 0,
 ) -> None:
     """Train LambdaMART to combine the scores of several searches.
 
-    Candidates nobody judged have grade 0. Reports nDCG@10 of each feature, and of LambdaMART by
+    Unjudged candidates have grade 0. Reports nDCG@10 of each feature, and of LambdaMART by
     cross-validation over the queries.
 
     Example: [bold]idiolect tune lambdamart --data scifact --encoder runs/tuned/model
@@ -278,7 +279,7 @@ def lambdamart(
     candidates = covered_queries(candidates, collection, next(iter(runs), "BM25"))
     check_run(candidates, *texts)
     features = settings.build(runs, *texts, encoder=known, progress=True)
-    # Only candidates: a relevant document outside the run has no score, which would give it away.
+    # Only candidates: a missing score would reveal a relevant document outside the run.
     grades = {
         query: {doc: collection.qrels[query].get(doc, 0.0) for doc in found}
         for query, found in candidates.items()
@@ -292,7 +293,7 @@ def lambdamart(
         name: ndcg(collection, ranking) for name, ranking in features.rankings(candidates).items()
     }
     results["LambdaMART"] = ndcg(collection, learned)
-    # The trees are written last: a directory without them is no model.
+    # The trees are written last: a directory without them is not a model.
     (out / "model").mkdir(parents=True, exist_ok=True)
     settings.save(out / "model" / "features.json")
     model.save(out / "model" / "lambdamart.json")

@@ -43,7 +43,7 @@ def audit(
         typer.Option(help="Terms to add regardless of their counts, one per line."),
     ] = None,
     max_rows: Annotated[
-        int, typer.Option(help="Maximum number of new embedding rows, one per form.")
+        int, typer.Option(help="Maximum number of new embedding rows, one per spelling.")
     ] = 5000,
     method: Annotated[
         str | None,

@@ -1,1 +1,1 @@
-"""The index and encoders behind interfaces of other frameworks."""
+"""Adapters that offer the index and encoders through the interfaces of other frameworks."""

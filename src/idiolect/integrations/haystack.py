@@ -37,7 +37,7 @@ class IdiolectDocumentStore:
 
     Args:
         path: The folder of the index, or of a run with one.
-        encoder: The encoder of a new index, or one other than the index names: a path or name.
+        encoder: The encoder of a new index, or a replacement for the index's own: a path or name.
     """
 
     def __init__(self, path: str, encoder: str | None = None) -> None:
@@ -50,7 +50,7 @@ class IdiolectDocumentStore:
             self.index = Index.build(path, encoder, [])
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what `from_dict` needs, for a pipeline in YAML."""
+        """Return the arguments for `from_dict`, for a pipeline in YAML."""
         settings: dict[str, Any] = default_to_dict(self, path=self.path, encoder=self.encoder)
         return settings
 
@@ -65,9 +65,9 @@ class IdiolectDocumentStore:
         return len(self.index)
 
     def filter_documents(self, filters: dict[str, Any] | None = None) -> list[Document]:
-        """Return the documents that match filters of Haystack; all without.
+        """Return the documents that match Haystack filters; all documents without filters.
 
-        Every document is looked at. `IdiolectRetriever` uses the filters of the index instead.
+        This scans every document. `IdiolectRetriever` uses the filters of the index instead.
 
         Raises:
             FilterError: The filters are malformed.
@@ -82,11 +82,11 @@ class IdiolectDocumentStore:
     def write_documents(
         self, documents: list[Document], policy: DuplicatePolicy = DuplicatePolicy.NONE
     ) -> int:
-        """Write documents; return how many. By default a known id is an error.
+        """Write documents; return their number. By default an existing id is an error.
 
         Raises:
-            ValueError: What is given are no documents.
-            DuplicateDocumentError: An id is known, and the policy is to fail.
+            ValueError: An argument is not a document.
+            DuplicateDocumentError: An id exists, and the policy is to fail.
         """
         if not isinstance(documents, list) or not all(isinstance(d, Document) for d in documents):
             raise ValueError("documents must be a list of haystack's Document")
@@ -119,7 +119,7 @@ class IdiolectRetriever:
         self.document_store, self.top_k, self.mode = document_store, top_k, mode
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what `from_dict` needs, for a pipeline in YAML."""
+        """Return the arguments for `from_dict`, for a pipeline in YAML."""
         store = self.document_store.to_dict()
         settings: dict[str, Any] = default_to_dict(
             self, document_store=store, top_k=self.top_k, mode=self.mode
@@ -128,7 +128,7 @@ class IdiolectRetriever:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
-        """Make the retriever that `to_dict` described."""
+        """Create the retriever that `to_dict` described."""
         given = data["init_parameters"]
         given["document_store"] = IdiolectDocumentStore.from_dict(given["document_store"])
         retriever: Self = default_from_dict(cls, data)
@@ -142,11 +142,11 @@ class IdiolectRetriever:
 
         Args:
             query: The query.
-            filters: Filters of Haystack over the metadata.
+            filters: Haystack filters on the metadata.
             top_k: Number of documents.
 
         Raises:
-            FilterError: The filters are malformed, or compare other fields than metadata.
+            FilterError: The filters are malformed, or use other fields than metadata.
         """
         hits = self.document_store.index.search(
             query, top_k or self.top_k, mode=self.mode, filter=_own_filter(filters)
@@ -155,7 +155,7 @@ class IdiolectRetriever:
 
 
 def _own_filter(filters: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Translate Haystack's filters into those of an index.
+    """Translate Haystack filters into filters of the index.
 
     >>> _own_filter({"field": "meta.price", "operator": "<", "value": 5})
     {'price': {'$lt': 5}}

@@ -27,7 +27,7 @@ __all__ = ["IdiolectEmbeddings", "IdiolectVectorStore"]
 
 
 class IdiolectEmbeddings(Embeddings):
-    """An encoder's vectors.
+    """An encoder as LangChain `Embeddings`.
 
     Args:
         encoder: An encoder, or its path or name.
@@ -48,11 +48,12 @@ class IdiolectEmbeddings(Embeddings):
 
 
 class IdiolectVectorStore(VectorStore):
-    """An index. With its own encoder it searches by words and vectors together.
+    """An index as a LangChain `VectorStore`. With its own encoder, search is hybrid.
 
     Args:
         index: The open index.
-        embedding: Computes the vectors instead of the index's encoder; search is then by vectors.
+        embedding: Computes the vectors instead of the index's encoder; search then uses only
+            vectors.
     """
 
     def __init__(self, index: Index, embedding: Embeddings | None = None) -> None:
@@ -61,7 +62,7 @@ class IdiolectVectorStore(VectorStore):
 
     @classmethod
     def open(cls, path: str | Path, embedding: Embeddings | None = None) -> Self:
-        """Open an index, or that of a run."""
+        """Open an index, or the index of a run."""
         return cls(Index.open(path), embedding)
 
     @classmethod
@@ -92,7 +93,7 @@ class IdiolectVectorStore(VectorStore):
 
     @property
     def embeddings(self) -> Embeddings | None:
-        """What computes the vectors, or `None` for the index's own encoder."""
+        """The embeddings that compute the vectors, or `None` for the index's own encoder."""
         return self._embedding
 
     def add_texts(
@@ -121,12 +122,12 @@ class IdiolectVectorStore(VectorStore):
         return True
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
-        """Return the documents with these ids, in their order, without those that are missing."""
+        """Return the documents with these ids, in that order; missing ids are skipped."""
         found = (self.index.get(name) for name in ids)
         return [_document(i.id, i.text, i.metadata) for i in found if i is not None]
 
     def similarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
-        """Return the best documents; `filter` and `mode` are those of `Index.search`."""
+        """Return the best documents; `filter` and `mode` are passed to `Index.search`."""
         return [document for document, _ in self.similarity_search_with_score(query, k, **kwargs)]
 
     def similarity_search_with_score(
@@ -151,7 +152,7 @@ class IdiolectVectorStore(VectorStore):
         lambda_mult: float = 0.5,
         **kwargs: Any,
     ) -> list[Document]:
-        """Return good documents that differ from one another; `fetch_k` is chosen by the index."""
+        """Return relevant and diverse documents; `fetch_k` is chosen by the index."""
         if self._embedding is not None:
             raise InputError("diverse results need the index's own encoder", hint="omit embedding")
         hits = self.index.search(query, k, mmr_diversity=1 - lambda_mult, **kwargs)

@@ -27,7 +27,7 @@ _Count = Annotated[int, Field(ge=1, le=100, description="Number of results.")]
 _Name = Annotated[str, Field(min_length=1, max_length=512, description="Id of an item.")]
 _Query = Annotated[str, Field(min_length=1, max_length=10_000, description="What to look for.")]
 _SHOWN = 2_000
-"""Characters of a text in a list of results; `get` returns all of it."""
+"""Maximum characters of a text in a result list; `get` returns the whole text."""
 
 
 def make_server(index: Index, *, writable: bool = False) -> MCPServer:
@@ -96,7 +96,7 @@ def make_server(index: Index, *, writable: bool = False) -> MCPServer:
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """Return to the assistant why a call failed; the text of other exceptions stays here."""
+    """Return the reason of a failed call to the assistant, but no text of other exceptions."""
     try:
         yield
     except IdiolectError as error:

@@ -1,1 +1,1 @@
-"""The pipeline: build a model, its index, an evaluation and a report from one configuration."""
+"""The pipeline: build a model, an index, an evaluation and a report from one configuration."""

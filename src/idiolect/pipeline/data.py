@@ -1,4 +1,4 @@
-"""The inputs of a run: the catalogue, text to learn from, pairs, and relevance judgements.
+"""The inputs of a run: the catalogue, training text, pairs, and relevance judgements.
 
 Files are read when a stage needs them. A fingerprint of their bytes shows whether a stage's inputs
 have changed.
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 __all__ = ["HELD_OUT", "PAIR_ITEM", "PAIR_QUERY", "PAIR_TEXT", "Data"]
 
 HELD_OUT = 0.1
-"""Share of documents kept out of training, to measure bits per byte and tokens saved."""
+"""Share of held-out documents, to measure bits per byte and tokens saved."""
 PAIR_QUERY = ("query", "question", "claim", "search", "keyword", "keywords", "anchor")
-"""The text of a pair's query: the first of these fields."""
+"""Fields that may hold the query of a pair; the first one present is used."""
 PAIR_TEXT = ("document", "positive", "passage", "answer")
-"""The text of a pair's document: the first of these fields."""
+"""Fields that may hold the document of a pair as text; the first one present is used."""
 PAIR_ITEM = ("document_id", *(name for name in GRADED_DOCUMENT if name != "document"))
-"""The id of the item that is a pair's document, if there is no text: the first of these fields."""
+"""Fields that may hold the item id of a pair's document; used if there is no text."""
 _SOURCES = (
     "items", "corpus", "general", "pairs", "queries", "qrels", "similar", "glossary", "histories",
 )  # fmt: skip
@@ -85,11 +85,11 @@ class Data:
 
     @cached_property
     def items(self) -> dict[str, Item]:
-        """The catalogue, by id; a title is in an item's metadata.
+        """The catalogue, by id; titles are in the items' metadata.
 
         Raises:
-            InputError: It is empty, too many of its rows cannot be read, or two items have the
-                same id.
+            InputError: The catalogue is empty, too many of its rows cannot be read, or two items
+                have the same id.
         """
         settings = self.settings
         path = self._folder / settings.items
@@ -126,7 +126,7 @@ class Data:
                     skip(self.skipped, "empty", f"{path.name} {name}")
 
     def check(self) -> None:
-        """Read all inputs of later stages, so that mistakes are reported before any work.
+        """Read the inputs of all later stages, so that errors are reported before any work.
 
         Raises:
             InputError: A file is malformed, or there are judgements without queries.
@@ -148,7 +148,7 @@ class Data:
     def title_pairs(self) -> list[Pair]:
         """Pair each item's title with the rest of its text.
 
-        The list is empty if every item has its title in the rest as well.
+        The list is empty if every title is repeated in the rest of the text.
         """
         pairs = []
         for item in self.items.values():
@@ -159,7 +159,7 @@ class Data:
 
     @cached_property
     def corpus(self) -> tuple[Corpus, Corpus]:
-        """Domain text: the part to learn from, and the part kept out of training."""
+        """Domain text: the training part and the held-out part."""
         if self.settings.corpus:
             whole = self._text("corpus")
         elif all(map(has_fields, self._files("items"))):
@@ -180,12 +180,12 @@ class Data:
 
     @property
     def glossary(self) -> Path | None:
-        """The file of terms that must be taught."""
+        """The file of terms that must be added."""
         return next(iter(self._files("glossary")), None)
 
     @cached_property
     def histories(self) -> Histories | None:
-        """What users did, if there are histories.
+        """User histories, if there are any.
 
         Raises:
             InputError: They cannot be read.
@@ -198,7 +198,7 @@ class Data:
         return read_histories(files, skipped=skipped, max_unreadable=share) if files else None
 
     def pairs(self) -> list[Pair]:
-        """Read the training pairs; an empty list if none are given.
+        """Read the training pairs; an empty list if there are none.
 
         Raises:
             InputError: A record has no query or document, or names an unknown item.
@@ -225,7 +225,7 @@ class Data:
     def queries(self) -> dict[str, str]:
         """The text of each query of the search test, by id.
 
-        Without a file of queries, the judgements may hold the texts themselves.
+        Without a file of queries, the judgements may contain the texts.
         """
         if self.settings.queries:
             files = self._files("queries")
@@ -236,12 +236,12 @@ class Data:
 
     @property
     def qrels(self) -> dict[str, dict[str, float]]:
-        """The grades of the search test: items by query."""
+        """The relevance grades of the search test: items by query."""
         return _joined(map(read_qrels, self._files("qrels")))
 
     @property
     def similar(self) -> dict[str, dict[str, float]]:
-        """The grades of the test of similar items: items by item."""
+        """The relevance grades of the similar-items test: items by item."""
         return _joined(map(read_qrels, self._files("similar")))
 
     def _text(self, name: str, fields: tuple[str, ...] = ()) -> Corpus:
@@ -257,7 +257,7 @@ class Data:
 
 
 def _joined(files: Iterable[Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
-    """Join judgements; several files may judge documents of one query."""
+    """Merge judgements; several files may judge documents for the same query."""
     joined: dict[str, dict[str, float]] = {}
     for judged in files:
         for query, grades in judged.items():

@@ -1,11 +1,11 @@
 """Progress display of a whole run: finished stages, the current one, and the time left.
 
-On a terminal it is a table that is drawn again and again; otherwise a line for each finished stage,
-and a line now and then during a stage.
+On a terminal it is a live table; otherwise it prints a line for each finished stage, and some
+during a stage.
 
-Time left is estimated for stages with a known pace: the current one from its rate, later ones from
-an earlier run or from the same stage of another control. The display says "at least" while some
-stages have no estimate.
+The remaining time is estimated for stages with a known speed: the current one from its progress,
+later ones from an earlier run or from the same stage of another control. The display says "at
+least" while some stages have no estimate.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Display:
             yield
 
     def say(self, text: str) -> None:
-        """Print a remark in a line of its own."""
+        """Print a remark on a separate line."""
         if self._live is None:
             print_line(text)
         else:
@@ -84,7 +84,7 @@ class Display:
         Args:
             done: Number of completed units.
             total: Total number of units; 0 if unknown.
-            text: A note to show next to it.
+            text: A note to show beside the progress.
         """
         if total != self._total or done < self._done:
             self._first, self._total = time.monotonic(), total

@@ -1,9 +1,9 @@
-"""Choose the encoder of the index: of the systems trained, the best on queries kept out of them.
+"""Choose the encoder of the index: the system that is best on held-out queries.
 
-An adapted model should not make anybody worse off. So the index is not simply built with the last
-model trained: the encoder with new tokens, the one without them, if controls were trained, and the
-base answer the queries that were kept out of tuning, and the best one by nDCG@10 is used. Of equal
-ones, the one with new tokens is.
+An adapted model should not make results worse. Therefore the index does not simply use the last
+trained model. The candidates are the encoder with new tokens, the one without them (if controls
+were trained) and the base. They answer the queries held out from tuning, and the best by nDCG@10 is
+used. In a tie, the one with new tokens is used.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _VECTORS = "vectors"
 
 
 class CandidateFigure(TypedDict):
-    """How well an encoder answers the queries kept out of training."""
+    """Result of an encoder on the held-out queries."""
 
     name: str
     """The system: tuning (with new tokens), plain.tuning (without) or base."""
@@ -49,7 +49,7 @@ class IndexCandidate:
 
 
 def candidates(work: Work[Any]) -> list[IndexCandidate]:
-    """Return the encoders that the index may use, the one with new tokens first."""
+    """Return the candidate encoders for the index, the one with new tokens first."""
     saved = [
         IndexCandidate(name, label, _loader(work.done[stage] / "model"))
         for name, label, stage in (
@@ -67,15 +67,15 @@ def best_of(
     answers: Mapping[str, Sequence[str]],
     known: Mapping[str, NDArray[np.float32]],
 ) -> tuple[IndexCandidate, list[CandidateFigure]]:
-    """Return the best candidate, and how well each answers the queries.
+    """Return the best candidate, and the result of each on the queries.
 
-    The vectors of the items are saved, so that the evaluation need not encode them again.
+    The vectors of the items are saved, so the evaluation need not encode them again.
 
     Args:
         work: The input of the stage.
         found: The candidates.
-        answers: The queries, each with the ids of the items that answer it.
-        known: The vectors of the items, in their order, by candidate, where they are known.
+        answers: The queries, each with the ids of its relevant items.
+        known: Item vectors that are already computed, in the items' order, by candidate.
     """
     texts = work.data.texts
     queries = {str(number): text for number, text in enumerate(answers)}
@@ -95,7 +95,7 @@ def best_of(
 
 
 def stored_vectors(index_stage: Path, system: str) -> NDArray[np.float32] | None:
-    """Return the vectors of all items that a system had when the encoder was chosen, if it did."""
+    """Return the item vectors that a system had in the choice of the encoder, if it took part."""
     path = index_stage / _VECTORS / f"{system}.npy"
     return np.load(path, allow_pickle=False) if path.exists() else None
 

@@ -1,7 +1,8 @@
-"""Searches of a run before and after, as a user gets them, and searches that found nothing.
+"""Example searches before and after a run, and searches without a relevant result.
 
-After is the default of the finished index. Before is the same search with the vectors of the base:
-the same words, fused with the same weights. So every difference is due to the vectors.
+"After" is the default search of the finished index. "Before" is the same search with the vectors of
+the base: the same lexical results, fused with the same weights. So every difference is due to the
+vectors.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ __all__ = [
 _QUERIES = 10
 _HITS = 5
 _DEPTH = 100
-_FIRST = 10  # results among which a relevant item must be
+_FIRST = 10  # a relevant item must be among this many results
 _WORD = re.compile(r"\w+")
 
 
@@ -45,7 +46,7 @@ class FoundItem(TypedDict):
     id: str
     title: str
     text: str
-    """Its beginning."""
+    """The beginning of its text."""
     grade: float | None
     """Its grade for this query; None if it was not judged."""
 
@@ -55,21 +56,21 @@ class Search(TypedDict):
 
     query: str
     before: list[FoundItem]
-    """With the vectors of the base."""
+    """Results with the vectors of the base."""
     after: list[FoundItem]
-    """Of the finished index."""
+    """Results of the finished index."""
     new_terms: list[str]
     """New tokens in the query."""
 
 
 class MissedSearch(TypedDict):
-    """A search without a relevant item among the first ten."""
+    """A search without a relevant item in the top ten."""
 
     query: str
     wanted: str
     """Title of the most relevant item."""
     rank: int | None
-    """Rank of the first relevant item; None if none is among the first hundred."""
+    """Rank of the first relevant item; None if none is in the top hundred."""
     shared: list[str]
     """Words of four letters or more that the query and the wanted item have in common."""
 
@@ -78,12 +79,12 @@ class ExampleSearches(TypedDict):
     """The content of searches.json."""
 
     kind: Literal["search", "similar"]
-    """Whether examples are searches, or items for which similar ones are found."""
+    """Whether the examples are searches, or items with their similar items."""
     examples: list[Search]
     missed: list[MissedSearch]
-    """The first ten."""
+    """The ten worst."""
     missed_of: tuple[int, int]
-    """The number of missed searches, and of all with a relevant item."""
+    """The number of missed searches, and of all searches with a relevant item."""
 
 
 def some_queries(collection: JudgedCollection) -> dict[str, str]:
@@ -96,11 +97,11 @@ def some_queries(collection: JudgedCollection) -> dict[str, str]:
 def compare_searches(
     index: Index, before: Run, collection: JudgedCollection, items: Mapping[str, Item]
 ) -> list[Search]:
-    """Search the index for some queries, and fuse its words with the vectors of the base.
+    """Search the index for some queries, and fuse its lexical results with the base's vectors.
 
     Args:
         index: The finished index.
-        before: The rankings of these queries by the vectors of the base.
+        before: The rankings of these queries by the base's vectors.
         collection: The test with the queries.
         items: The catalogue.
     """
@@ -119,7 +120,7 @@ def compare_searches(
 def compare_similar(
     index: Index, before: Run, collection: JudgedCollection, items: Mapping[str, Item]
 ) -> list[Search]:
-    """As `compare_searches`, for items that are similar to items."""
+    """The same as `compare_searches`, for items similar to an item."""
     return [
         _search(
             index,
@@ -136,7 +137,7 @@ def compare_similar(
 def find_missed(
     collection: JudgedCollection, run: Run, items: Mapping[str, Item]
 ) -> tuple[list[MissedSearch], tuple[int, int]]:
-    """Find searches without a relevant item among the first ten.
+    """Find searches without a relevant item in the top ten.
 
     Returns:
         The ten worst, and the numbers of missed searches and of all that have a relevant item.

@@ -1,6 +1,6 @@
-"""The tests of a run: judged queries over its items, and which answers training has seen.
+"""The tests of a run: judged queries, and which of their answers were seen in training.
 
-Queries whose answers training has seen are easier, so they are counted apart.
+Queries with relevant items seen in training are easier, so they are counted separately.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ __all__ = ["Ranking", "answerable_queries", "describe", "judged_collection", "un
 
 
 class Ranking(TypedDict):
-    """A test of rankings."""
+    """Size of a ranking test."""
 
     queries: int
     unseen: int
-    """Queries none of whose relevant items occurs in a training pair."""
+    """Queries without a relevant item in the training pairs."""
     items: int
     notes: list[str]
 
@@ -33,9 +33,9 @@ def judged_collection(
 
 
 def unseen_queries(collection: JudgedCollection, seen: Collection[str]) -> list[str]:
-    """Return the queries none of whose relevant items training has seen.
+    """Return the queries without a relevant item that was seen in training.
 
-    Of similar items, the query is an item itself and must be unseen as well.
+    For similar items, the query is itself an item, and must be unseen as well.
     """
     return [
         query

@@ -1,4 +1,4 @@
-"""The evaluation of language modeling: bits per byte, and the checks of the promises."""
+"""Evaluate language modeling (bits per byte), and verify the library's guarantees."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _WINDOW = 1000
 
 
 class Language(TypedDict):
-    """Bits per byte, on documents kept out of training."""
+    """Bits per byte, on held-out documents."""
 
     applicable: bool
     """False for models that do not predict the next token."""
@@ -34,22 +34,22 @@ class Language(TypedDict):
     """By the system's name (base, vocabulary, pretraining, plain.pretraining, random.pretraining,
     untrained): `domain` and, if there is general text, `general`."""
     forgetting: dict[str, Any] | None
-    """From base to pretraining on general text without new terms: divergence in bits per token,
-    same_first."""
+    """Change from base to pretraining on general text without new terms: KL divergence in bits per
+    token, and `same_first`, the share of equal top predictions."""
     terms: dict[str, Any] | None
     """How often new tokens are ranked first where they occur; see `TermUse` of
     `training.text_evaluation`."""
 
 
 class Promises(TypedDict):
-    """Whether the promises of the library were kept."""
+    """Whether the guarantees of the library hold."""
 
     original_rows: str
     """Hash of the base's embedding and head rows."""
     original_rows_identical: bool
     """Whether the finished model has the same rows."""
     documents_changed: int
-    """Documents that are tokenized differently beyond the new terms, over all text checked."""
+    """Documents that are tokenized differently apart from the new terms, in all text checked."""
     documents_checked: int
 
 
@@ -57,7 +57,7 @@ def measure_language(work: Work[Any], windows_per_text: int) -> Language:
     """Measure bits per byte of every model that predicts the next token.
 
     Args:
-        work: The input of the stage; of its systems, those that predict are measured.
+        work: The input of the stage; its systems that predict the next token are measured.
         windows_per_text: Number of windows of domain text, and of general text.
     """
     base = load_model(work.base)
@@ -101,7 +101,7 @@ def measure_language(work: Work[Any], windows_per_text: int) -> Language:
 def some_windows(corpus: Corpus, count: int) -> list[str]:
     """Return windows of a corpus, at most two of each document, in the order of their hashes.
 
-    A corpus is often sorted, so its first documents do not represent it.
+    A corpus is often sorted, so its first documents are not representative.
     """
     drawn = heapq.nsmallest(count, corpus, key=lambda text: hashlib.blake2b(text.encode()).digest())
     return list(
@@ -110,15 +110,15 @@ def some_windows(corpus: Corpus, count: int) -> list[str]:
 
 
 def _rows_of(model: LanguageModel) -> str:
-    """Hash the original rows of a model."""
+    """Return a hash of a model's original rows."""
     rows = original_rows(model.network).items()
     return fingerprint({name.removesuffix(".original"): row for name, row in rows})
 
 
 def check_promises(work: Work[Any], texts: Mapping[str, TokenCount]) -> Promises:
-    """Check that trained models have the base's rows, bit for bit, and sum up token checks.
+    """Check that trained models have the base's rows, bit for bit, and sum up the token checks.
 
-    An encoder without layers is left out: its table is a copy of the rows, made to be trained.
+    An encoder without layers is skipped: its table is a copy of the rows, meant to be trained.
     """
     before = _rows_of(load_model(work.base))
     trained = (load_model(work.done[stage] / "model") for stage in ("pretrain", "tune"))

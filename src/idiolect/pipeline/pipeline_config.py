@@ -1,4 +1,4 @@
-"""`PipelineConfig`: all of `idiolect.toml`, with the table of every stage.
+"""`PipelineConfig`: the whole of `idiolect.toml`, with the table of every stage.
 
 >>> PipelineConfig.model_validate({"data": {"items": "items.jsonl"}}).data.items
 'items.jsonl'

@@ -2,8 +2,8 @@
 
 A stage's fingerprint is a hash of the base, its settings, the files it reads and the fingerprints
 of the stages it depends on. A stage is skipped if its folder holds the same fingerprint, so
-changing a value repeats the stages that depend on it and no others. A stage whose files are missing
-or damaged is repeated, and those that read it only if its output is not the same again.
+changing a value repeats only the stages that depend on it. A stage with missing or damaged files is
+repeated; the stages that read it are repeated only if its output differs.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from idiolect.training.progress import report_to
 __all__ = ["base_fingerprint", "run"]
 
 _VERSION = 5
-"""Incremented when a stage's result for the same settings changes, to run all stages again."""
+"""Incremented when a stage's result for the same settings changes, so that all stages run again."""
 _BASE_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.bin")
 _REPORT_SECONDS = 5.0
 
@@ -49,8 +49,8 @@ def run(path: str | Path, *, output_dir: str | Path | None = None) -> Path:
         The run's folder.
 
     Raises:
-        IdiolectError: A stage failed (its name comes first), the configuration is invalid, or
-            another process is running in the folder.
+        IdiolectError: A stage failed (the message begins with its name), the configuration is
+            invalid, or another process is running in the folder.
         KeyboardInterrupt: The run was interrupted; the same call resumes it.
     """
     path = Path(path)
@@ -123,7 +123,7 @@ def _fingerprints(
 
 
 def base_fingerprint(base: str) -> str:
-    """Hash the files of a base: those of its directory, or a single file."""
+    """Return a hash of a base's files: those of its directory, or a single file."""
     from idiolect.text.hub import locate
 
     digest = hashlib.blake2b(digest_size=16)

@@ -4,11 +4,11 @@
         inputs.json            fingerprints of its inputs, and of the stages it read
         outputs.json           its files, see `FileRecord`
     RUN/stages/.STAGE.partial  an unfinished stage, from which a killed run resumes
-    RUN/replaced/STAGE-1       what users had added to or changed in a stage that was repeated
+    RUN/replaced/STAGE-1       files that users had added or changed in a stage that was repeated
     RUN/.lock                  held while a run is active
 
-A stage appears by a single rename. Only its own folder decides whether it is finished, so no other
-record can disagree. A stage that lacks a file, or has a damaged one, is not finished. The manifest
+A stage is published by a single rename. Only its own folder decides whether it is finished, so no
+other record can contradict it. A stage with a missing or damaged file is not finished. The manifest
 is only informative.
 """
 
@@ -44,7 +44,7 @@ _INPUTS = "inputs.json"
 _OUTPUTS = "outputs.json"
 _METRICS = "metrics.json"
 _ABOUT_THE_RUN = (_INPUTS, _METRICS, "metrics.jsonl", "run.json")
-"""Files with times and places, which differ although the result is the same."""
+"""Files with times and paths, which differ even if the result is the same."""
 
 
 class RunDirectory:
@@ -52,7 +52,7 @@ class RunDirectory:
 
     Args:
         path: The folder.
-        say: Called with a line for each damaged file and each old output that is kept.
+        say: Called with a message for each damaged file and each old output that is kept.
 
     Raises:
         CheckpointError: A newer version wrote it.
@@ -62,7 +62,7 @@ class RunDirectory:
         self.path, self._say = Path(path), say
         self._manifest: dict[str, Any] = {}
         if self._exists():
-            # Everything in a manifest that matters is also in the folders of the stages.
+            # All essential data of a manifest is also in the folders of the stages.
             self._manifest = _read(self.manifest_path) or {}
             if not _is_manifest(self._manifest):
                 what = "damaged" if os.path.lexists(self.manifest_path) else "missing"
@@ -88,7 +88,7 @@ class RunDirectory:
         """Open the folder of an existing run.
 
         Raises:
-            InputError: There is no run in it.
+            InputError: The folder contains no run.
         """
         folder = cls(path)
         if not folder._exists():
@@ -97,17 +97,17 @@ class RunDirectory:
 
     @property
     def manifest_path(self) -> Path:
-        """Versions, and finished stages."""
+        """Path of the manifest: versions, and finished stages."""
         return self.path / "manifest.json"
 
     @property
     def metrics_path(self) -> Path:
-        """The metrics of all stages, by stage."""
+        """Path of the metrics of all stages, by stage."""
         return self.path / _METRICS
 
     @property
     def report_path(self) -> Path:
-        """The report."""
+        """Path of the report."""
         return self.path / "report.html"
 
     @contextmanager
@@ -156,7 +156,7 @@ class RunDirectory:
         return self.path / "stages" / name
 
     def digest(self, name: str) -> str:
-        """Return a hash of a finished stage's output, without what users may change in it."""
+        """Return a hash of a finished stage's output, without the part that users may change."""
         record = _read(self.stage(name) / _OUTPUTS) or {}
         shared = str(record.get("shared", _INPUTS))
         return FileRecord(record.get("files")).digest((*_ABOUT_THE_RUN, shared))
@@ -169,7 +169,7 @@ class RunDirectory:
         Args:
             name: The stage.
             inputs: Fingerprints of its inputs.
-            shares: The part of its output that users may change, which must only be readable.
+            shares: The part of its output that users may change; it only has to be readable.
         """
         folder = self.stage(name)
         if not folder.exists() or _read(folder / _INPUTS) not in (None, dict(inputs)):
@@ -205,7 +205,7 @@ class RunDirectory:
     ) -> None:
         """Store a stage's metrics and a record of its files, and publish its working folder.
 
-        What users changed in or added to the stage's older folder is kept aside.
+        Files that users changed or added in the stage's old folder are kept in `replaced`.
         """
         partial, final = self._partial(name), self.stage(name)
         _write(partial / _METRICS, metrics)
@@ -233,7 +233,7 @@ class RunDirectory:
         self._write_manifest()
 
     def summarize(self, names: Mapping[str, str]) -> None:
-        """Write the metrics of all stages into one file, and delete stages that are not wanted now.
+        """Write the metrics of all stages to one file, and delete stages that are no longer needed.
 
         Args:
             names: The fingerprint of each stage, by name.
@@ -252,16 +252,16 @@ class RunDirectory:
         return None if stage is None else float(stage["seconds"])
 
     def _exists(self) -> bool:
-        """Return whether there is a run: its manifest, or stages that it finished."""
+        """Return whether there is a run: its manifest, or finished stages."""
         return self.manifest_path.exists() or bool(self._finished_stages())
 
     def _finished_stages(self) -> dict[str, Any]:
-        """Return what the manifest says about the stages, read from their folders."""
+        """Return the manifest's entries for the stages, read from their folders."""
         folders = sorted((self.path / "stages").glob("[!.]*"), key=lambda p: p.stat().st_mtime_ns)
         return {path.name: _summary(path) for path in folders if (path / _OUTPUTS).exists()}
 
     def _damage(self, folder: Path, shares: SharedOutput | None) -> str:
-        """Return what is wrong with the files of a finished stage, or an empty string."""
+        """Return a description of the damage in a finished stage, or an empty string."""
         record = _read(folder / _OUTPUTS)
         if record is None or not FileRecord(record.get("files")).files:
             return f"{_OUTPUTS} is missing or damaged"
@@ -280,7 +280,7 @@ class RunDirectory:
             used = shares.state(path) != record.get("state")
             if problem := shares.find_damage(path):
                 return problem
-            if not used:  # a repair is no change by users
+            if not used:  # a repair does not count as a change by users
                 record["state"] = shares.state(path)
             intact = {name: f for name, f in files.files.items() if not _is_in(name, shares.folder)}
             found = FileRecord.of(path).files
@@ -291,7 +291,7 @@ class RunDirectory:
         return ""
 
     def _keep_changes(self, name: str, shares: SharedOutput | None) -> None:
-        """Keep what users changed or added in a stage's folder since it was finished."""
+        """Keep files that users changed or added in a stage's folder after it was finished."""
         old = self.stage(name)
         record = _read(old / _OUTPUTS)
         if record is None:
@@ -300,7 +300,7 @@ class RunDirectory:
         kept = []
         if shares is not None:
             own |= {name for name in _names(old) if _is_in(name, shares.folder)}
-            # An output that cannot be read may hold changes as well.
+            # An unreadable output may contain changes as well.
             if (old / shares.folder).exists() and (
                 shares.state(old / shares.folder) or None
             ) != record.get("state"):
@@ -362,7 +362,7 @@ def _is_manifest(value: Mapping[str, Any]) -> bool:
 
 
 def _summary(stage: Path) -> dict[str, Any]:
-    """Return the fingerprint of a finished stage, and how long it took."""
+    """Return the fingerprint and the duration of a finished stage."""
     inputs, outputs = _read(stage / _INPUTS) or {}, _read(stage / _OUTPUTS) or {}
     return {"fingerprint": inputs.get("fingerprint"), "seconds": outputs.get("seconds") or 0.0}
 

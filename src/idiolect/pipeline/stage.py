@@ -1,4 +1,4 @@
-"""`Stage`: one step of the pipeline, with everything the pipeline needs to know about it.
+"""`Stage`: one step of the pipeline, with everything that the pipeline needs to know about it.
 
 A stage lives in one file of `idiolect.pipeline.stages`, which assigns it to `STAGE`. Its table of
 the configuration, its position in the order, its fingerprint, its controls and the systems it adds
@@ -37,13 +37,13 @@ class Work(Generic[_Settings]):
     """The stage's own table."""
     data: Data
     base: str
-    """The base model, in the form that `LanguageModel.load` takes."""
+    """The base model, in the form that `LanguageModel.load` accepts."""
     model: str
     """The model to start from: the base, or the folder of an earlier stage's model."""
     done: Mapping[str, Path]
     """The folders of the stages it depends on, by name."""
     folder: Path
-    """Output folder. It may hold files of an earlier process that was killed in this stage."""
+    """Output folder. It may contain files of an earlier process that was killed in this stage."""
     systems: tuple[MeasuredSystem, ...] = ()
     """The systems to evaluate in this run."""
 
@@ -58,14 +58,14 @@ class SharedOutput:
     folder: str
     """Its name in the stage's folder."""
     find_damage: Callable[[Path], str]
-    """Says what is wrong with it, or returns an empty string; repairs what it can by itself."""
+    """Returns a description of the damage or an empty string; repairs as much as possible."""
     state: Callable[[Path], str]
-    """Identifies its content: it differs after a change. Empty if it cannot be read."""
+    """Returns a text that changes with its content; empty if it cannot be read."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Control(Generic[_Settings]):
-    """A repetition of a stage from another starting model, for comparison."""
+    """A repetition of a stage from a different starting model, for comparison."""
 
     name: Literal["plain", "random"]
     """`plain`: the base without new tokens. `random`: tokens for terms chosen at random."""
@@ -95,11 +95,11 @@ class Stage(Generic[_Settings]):
     settings: type[_Settings]
     """Its table of the configuration; `SettingsTable` for a stage without settings."""
     metrics: type[Any]
-    """The TypedDict of its metrics."""
+    """The `TypedDict` of its metrics."""
     inputs: tuple[str, ...] = ()
     """Keys of `[data]` that the stage reads."""
     needs: str = ""
-    """The key of `[data]` without which the stage is no part of a run."""
+    """A key of `[data]`; the stage is only part of a run if the key is set."""
     shared: tuple[str, ...] = ()
     """Shared tables that the stage reads, such as `encoder`."""
     model_from: str | None = None

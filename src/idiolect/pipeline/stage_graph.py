@@ -6,8 +6,7 @@
 
 With histories, `recommend` and `evaluate_recommend` follow `evaluate`.
 
-Every module of `idiolect.pipeline.stages` that has a `STAGE` contributes it. There is no other
-list.
+Every module of `idiolect.pipeline.stages` with a `STAGE` contributes it; there is no other list.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ __all__ = ["all_stages", "in_order", "measured_systems", "stages_of"]
 
 @cache
 def all_stages() -> tuple[Stage[Any], ...]:
-    """Return every stage, without controls, each after those it depends on."""
+    """Return every stage, without controls, each after the stages it depends on."""
     names = (module.name for module in pkgutil.iter_modules(stages.__path__))
     modules = [import_module(f"{stages.__name__}.{name}") for name in names]
     return in_order([module.STAGE for module in modules if hasattr(module, "STAGE")])
@@ -50,7 +49,7 @@ def stages_of(config: PipelineSettings) -> tuple[Stage[Any], ...]:
 
 
 def measured_systems(run: Iterable[Stage[Any]]) -> tuple[MeasuredSystem, ...]:
-    """Return the systems that stages contribute: those without a stage first, and controls last."""
+    """Return the systems to evaluate: those without a stage first, and controls last."""
     found = [
         system if system.of_base else replace(system, stage=stage.name)
         for stage in run
@@ -60,10 +59,10 @@ def measured_systems(run: Iterable[Stage[Any]]) -> tuple[MeasuredSystem, ...]:
 
 
 def in_order(found: Iterable[Stage[Any]]) -> tuple[Stage[Any], ...]:
-    """Return stages after those they depend on, and otherwise in the given order.
+    """Return stages in topological order, otherwise in the given order.
 
     Raises:
-        ConfigError: Stages depend on one another in a circle, or on one that does not exist.
+        ConfigError: The dependencies have a cycle, or name a stage that does not exist.
     """
     left = {stage.name: stage for stage in found}
     after = _after(left.values())
@@ -81,7 +80,7 @@ def in_order(found: Iterable[Stage[Any]]) -> tuple[Stage[Any], ...]:
 
 
 def _after(found: Iterable[Stage[Any]]) -> dict[str, tuple[str, ...]]:
-    """Return the stages that each one reads, with `ALL` replaced by names."""
+    """Return the stages that each stage reads, with `ALL` replaced by names."""
     every = list(found)
     known = {stage.name for stage in every}
     resolved = {

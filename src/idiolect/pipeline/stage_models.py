@@ -35,14 +35,14 @@ def load_model(path: str | Path) -> LanguageModel:
 
 
 def load_encoder(work: Work[Any], path: str | Path, *, whole: bool = False) -> Encoder:
-    """Load a model as an encoder, with the settings of `[encoder]` or else those of the base.
+    """Load a model as an encoder, with the settings of `[encoder]`, or else those of the base.
 
-    Only the base's small layout files are read, not its weights.
+    Of the base, only small configuration files are read, not the weights.
 
     Args:
         work: The input of a stage.
         path: The model.
-        whole: Use all layers, whatever `[encoder]` says.
+        whole: Use all layers, regardless of `[encoder]`.
     """
     from idiolect.encoding.encoder import Encoder
     from idiolect.encoding.encoder_layout import LAYOUT_FILES, EncoderLayout
@@ -52,7 +52,7 @@ def load_encoder(work: Work[Any], path: str | Path, *, whole: bool = False) -> E
     layout = replace(
         base,
         pooling=settings.pooling or base.pooling,
-        normalize=True,  # all comparisons here are by angle
+        normalize=True,  # all comparisons are by cosine
         max_length=settings.max_length or base.max_length,
     )
     model = load_model(path)
@@ -65,7 +65,7 @@ def load_encoder(work: Work[Any], path: str | Path, *, whole: bool = False) -> E
 
 
 def load_untuned(work: Work[Any], path: str | Path) -> Encoder:
-    """Load a model as an encoder that was not tuned, whitened by the items' texts if need be."""
+    """Load a model as an untuned encoder, whitened with the items' texts if necessary."""
     encoder = load_encoder(work, path)
     if needs_whitening(work):
         encoder.project(list(work.data.texts.values()), whiten=True)
@@ -81,9 +81,9 @@ def load_system(work: Work[Any], system: MeasuredSystem) -> Encoder:
 
 
 def needs_whitening(work: Work[Any]) -> bool:
-    """Return whether untuned vectors hardly discriminate between texts.
+    """Return whether untuned vectors hardly discriminate between texts and need whitening.
 
-    That is so unless the base was published as an encoder and is used with all its layers.
+    They do unless the base was published as an encoder and is used with all its layers.
     """
     return work.config.encoder.layers not in (None, "all") or not is_encoder(work.base)
 

@@ -1,13 +1,13 @@
-"""Rankings of every system of a run, their measures, and the differences between systems.
+"""Rankings of every system of a run, their metrics, and the differences between systems.
 
 - All systems answer the same queries over the same items. They search vectors exactly; only `words`
   and `hybrid` search the finished index, as a user does. For similar items, `hybrid` fuses the
   rankings of the tuned encoder and BM25.
 - Vectors of a base that was not published as an encoder are whitened, without using judgements,
-  because raw ones hardly discriminate between texts. Before tuning they are whitened by the items'
-  texts, in tuning by the documents of its pairs.
-- Queries whose answers training has seen are easier. Where there are such queries, the others are
-  also measured and compared by themselves.
+  because raw vectors hardly discriminate between texts. Untuned systems are whitened with the
+  items' texts, tuning whitens with the documents of its pairs.
+- Queries with answers seen in training are easier. If there are such queries, the others are also
+  evaluated and compared separately.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _DEPTH = 100
 
 
 class System(TypedDict):
-    """The figures of a system."""
+    """The metrics of a system."""
 
     name: str
     """bm25, base, vocabulary, pretraining, tuning, words, hybrid; the controls: untrained,
@@ -62,13 +62,13 @@ class System(TypedDict):
     """For display."""
     control: bool
     search: dict[str, float] | None
-    """Means over the queries, by measure: ndcg@10, recall@100, mrr@10, judged@10 (the share of the
+    """Means over the queries, by metric: ndcg@10, recall@100, mrr@10, judged@10 (the share of the
     first ten results that have a judgement). None if not measured."""
     similar: dict[str, float] | None
     """The same for similar items."""
     unseen: dict[str, dict[str, float]]
-    """The same by test, over the queries none of whose relevant items occurs in a training pair;
-    for a test where training has seen the answers of some queries but not of all."""
+    """The same by test, over the queries without a relevant item in the training pairs; only for
+    tests where training has seen the answers of some queries but not of all."""
 
 
 class Significance(PairedDifference):
@@ -77,7 +77,7 @@ class Significance(PairedDifference):
     test: str
     """search or similar."""
     unseen: bool
-    """Whether only the queries are compared whose answers training has not seen."""
+    """Whether the comparison covers only queries without answers seen in training."""
     measure: str
 
 
@@ -85,9 +85,9 @@ class SystemRuns:
     """The rankings of all systems in both tests, and their metrics.
 
     Args:
-        work: The input of the stage that evaluates.
+        work: The input of the evaluating stage.
         search: The test with queries, if there is one.
-        similar: The test of similar items, if there is one.
+        similar: The similar-items test, if there is one.
         seen: Ids of the items that occur in training pairs.
     """
 
@@ -110,7 +110,7 @@ class SystemRuns:
         }
         self._before: Run = {}
         self._found: Run = {}
-        # The metrics of the index count truncated texts; here each system would log them again.
+        # The index's metrics count truncated texts; here each system would log them again.
         self._counts = EncodingCounts()
 
     def add(self, system: MeasuredSystem) -> None:
@@ -149,7 +149,7 @@ class SystemRuns:
             np.save(self.work.folder / "vectors.npy", self._tuned.vectors)
 
     def figures(self, system: MeasuredSystem) -> System:
-        """Return a system's figures."""
+        """Return a system's metrics."""
         means = {
             test: found[system.name].means if system.name in found else None
             for test, found in self.values.items()
@@ -171,7 +171,7 @@ class SystemRuns:
         }
 
     def _partly_seen(self) -> Iterator[tuple[str, list[str]]]:
-        """Yield the tests of which training has seen some answers, and the queries it has not."""
+        """Yield the tests with some answers seen in training, and their queries without."""
         for test, unseen in self._unseen.items():
             if 0 < len(unseen) < len(answerable_queries(self.tests[test])):
                 yield test, unseen
@@ -210,7 +210,7 @@ class SystemRuns:
         """Evaluate the tuned encoder with fewer dimensions.
 
         Args:
-            tuned: The sizes it was tuned at, besides the full one.
+            tuned: The sizes it was tuned at, in addition to the full one.
         """
         if self._tuned is None:
             return []
@@ -311,7 +311,7 @@ def _fused(
 
 
 def _nearest(dense: Dense, items: Iterable[str], dimensions: int | None = None) -> Run:
-    """Find the items nearest to items, by stored vectors. Items without a vector are left out."""
+    """Find the items nearest to given items, by stored vectors; items without one are left out."""
     vectors = dense.vectors[:, :dimensions]
     vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     places = {name: place for place, name in enumerate(dense.ids)}
@@ -332,7 +332,7 @@ def _cut(dense: Dense, collection: JudgedCollection, test: str, dimensions: int)
 
 
 def _without_queries(run: Run) -> Run:
-    """Remove each query from its own results; in this test the queries are items."""
+    """Remove each query from its own results, since the queries of this test are items."""
     return {
         query: {name: score for name, score in scores.items() if name != query}
         for query, scores in run.items()

@@ -1,4 +1,4 @@
-"""The systems an evaluation measures, and which of them are compared.
+"""The systems that an evaluation measures, and which of them are compared.
 
 Each stage declares the systems it contributes. The controls show where a gain comes from: `plain`
 had the same training budget without new tokens, `random` learned terms chosen at random, and
@@ -58,7 +58,7 @@ class MeasuredSystem:
 
 
 def pairs_to_compare(systems: Sequence[MeasuredSystem]) -> Iterator[tuple[str, str]]:
-    """Yield pairs of names to compare, second against first; those with a control come last."""
+    """Yield pairs of names to compare, the second against the first; controls come last."""
     known = {system.name: system for system in systems}
     for control in (False, True):
         for system in systems:

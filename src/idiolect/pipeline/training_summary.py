@@ -27,7 +27,7 @@ class TrainingSummary(TypedDict):
 
 
 def summarize_training(folder: Path) -> TrainingSummary:
-    """Summarize a finished training run, and remove the files that only resuming needs."""
+    """Summarize a finished training run, and remove files that are only needed for resuming."""
     losses = [line["loss"] for line in _curve(folder)]
     tenth = max(1, len(losses) // 10)
     for path in (*folder.glob("checkpoint-*"), folder / "tokens"):

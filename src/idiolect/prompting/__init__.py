@@ -1,1 +1,1 @@
-"""Prompts: templates, demonstrations, calibration, votes, search, and tuning."""
+"""Prompts: templates, demonstrations, calibration, voting, search, and prompt tuning."""

@@ -1,4 +1,4 @@
-"""Which solved examples stand in a prompt: random ones, those nearest to the text, diverse ones."""
+"""Choose the few-shot examples of a prompt: random, nearest to the text, or diverse."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ __all__ = [
 ]
 
 DemonstrationChoice = Literal["random", "nearest", "diverse"]
-"""How demonstrations are chosen."""
+"""How few-shot examples are chosen."""
 
 
 class Demonstrations(Protocol):
-    """Chooses the solved examples of a prompt."""
+    """Chooses the few-shot examples of a prompt."""
 
     def choose(self, texts: Sequence[LabelledText]) -> list[tuple[LabelledText, ...]]:
-        """Return the solved examples for each text, in their order in the prompt."""
+        """Return the examples for each text, in their order in the prompt."""
 
 
 class FixedDemonstrations:
@@ -70,9 +70,9 @@ class NearestDemonstrations:
     """The pool's examples nearest to each text, the nearest last (Liu et al. 2021, 2101.06804).
 
     Args:
-        pool: Solved examples; one that equals the text in question is left out.
+        pool: Solved examples; one that equals the text itself is left out.
         count: How many to choose.
-        encoder: Makes the vectors that are compared.
+        encoder: Computes the vectors that are compared.
 
     Raises:
         ConfigError: The pool has fewer examples.
@@ -99,14 +99,14 @@ class NearestDemonstrations:
 
 
 class DiverseDemonstrations(FixedDemonstrations):
-    """One example from the middle of each cluster of the pool, the same for every text.
+    """The example nearest to the centre of each cluster of the pool, the same for every text.
 
     The clusters are those of k-means (as for Auto-CoT, Zhang et al. 2022, 2210.03493).
 
     Args:
         pool: Solved examples.
         count: How many to choose: the number of clusters.
-        encoder: Makes the vectors that are clustered.
+        encoder: Computes the vectors that are clustered.
         seed: Random seed of the clusters and of the order in the prompt.
 
     Raises:
@@ -134,7 +134,7 @@ def _check(pool: Sequence[LabelledText], count: int) -> None:
 
 
 def _unit(encoder: Encoder, texts: Sequence[LabelledText]) -> NDArray[np.float32]:
-    """Return vectors of length one. (texts, dimensions)."""
+    """Return unit vectors. (texts, dimensions)."""
     joined = [f"{one.text} {one.text_pair or ''}".strip() or " " for one in texts]
     vectors = encoder.encode(joined)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -143,7 +143,7 @@ def _unit(encoder: Encoder, texts: Sequence[LabelledText]) -> NDArray[np.float32
 
 
 def _middles(vectors: NDArray[np.float32], count: int, random: np.random.Generator) -> list[int]:
-    """Return the row nearest to the centre of each of `count` clusters, each row once."""
+    """Return the rows nearest to the centres of `count` clusters, without duplicates."""
     centres = vectors[_spread(vectors, count, random)]
     for _ in range(50):
         owner = (vectors @ centres.T).argmax(1)
@@ -162,7 +162,7 @@ def _middles(vectors: NDArray[np.float32], count: int, random: np.random.Generat
 
 
 def _spread(vectors: NDArray[np.float32], count: int, random: np.random.Generator) -> list[int]:
-    """Draw first centres far from one another (k-means++, Arthur & Vassilvitskii 2007)."""
+    """Draw initial centres that are far apart (k-means++, Arthur & Vassilvitskii 2007)."""
     chosen = [int(random.integers(len(vectors)))]
     while len(chosen) < count:
         distance = (1 - (vectors @ vectors[chosen].T).max(1)).clip(0).astype(np.float64)

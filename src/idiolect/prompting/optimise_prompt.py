@@ -1,16 +1,16 @@
-"""Search for the instruction and the demonstrations that a model classifies best with.
+"""Search for the instruction and the demonstrations with the best accuracy.
 
-Three parts of the data have three uses: demonstrations come from the training part, prompts compete
-on the validation part, and only a third part, which the search never sees, tells how good the
-winner is: the best of many prompts on the validation part owes some of its lead to luck.
+The data has three parts: demonstrations come from the training part, prompts are compared on the
+validation part, and a test part, which the search never sees, measures the winner. The best of many
+prompts on the validation part is partly there by luck.
 
-    1  The given prompt is measured on all validation texts: it wins unless another one is better.
+    1  Measure the given prompt on all validation texts: it wins unless another one is better.
     2  Successive halving (Jamieson & Talwalkar 2016, 1502.07943): all candidates read a few texts,
-       the better half reads twice as many, until all are read.
-    3  The best one is varied for as long as calls are left: another example, another order, another
-       instruction. A variant that is behind halfway is given up.
+       the better half reads twice as many, and so on until all texts are read.
+    3  Vary the best one while calls are left: another example, another order, another
+       instruction. A variant that is behind halfway is abandoned.
 
-A call is one prompt read by the model. The same seed finds the same prompt.
+A call is one prompt read by the model. The search is deterministic for a given seed.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ _MOST_VARIANTS = 10_000
 
 @dataclass
 class PromptSearch:
-    """What a search found."""
+    """The result of a search."""
 
     best: PromptTask
-    """The prompt that is best on the validation texts."""
+    """The prompt with the best validation accuracy."""
     calls: int = 0
-    """Prompts that the model has read, those of calibration and of proposals included."""
+    """Prompts read by the model, including calibration and proposals."""
     start_accuracy: float = 0.0
-    """Accuracy of the given prompt on the validation texts."""
+    """Validation accuracy of the given prompt."""
     accuracy: float = 0.0
-    """Accuracy of the best prompt there: too high, since it was chosen by it."""
+    """Validation accuracy of the best prompt: optimistic, since it was selected on it."""
     trials: list[dict[str, Any]] = field(default_factory=list)
-    """Each prompt that was tried: the texts it has read, and its accuracy on them."""
+    """All prompts that were tried, with the number of texts read and the accuracy on them."""
 
 
 def optimise_prompt(
@@ -67,18 +67,18 @@ def optimise_prompt(
 
     Args:
         generator: The model.
-        task: The prompt to start from; its form of examples, answers and calibration are kept.
-        train: Where demonstrations come from.
-        validation: Where prompts compete.
+        task: The prompt to start from; its format, answers and calibration are kept.
+        train: Examples that demonstrations are drawn from.
+        validation: Examples that prompts are compared on.
         instructions: Other instructions to try.
         num_fewshot: Demonstrations of a candidate.
-        candidates: Prompts to begin with, beside the given one.
+        candidates: Number of initial prompts, in addition to the given one.
         proposals: Instructions that the model itself writes; see `propose_instructions`.
-        max_calls: Prompts that the model may read in all.
+        max_calls: Maximum number of prompts that the model reads.
         seed: Random seed.
 
     Raises:
-        ConfigError: Fewer calls than the given prompt needs, or a number out of its range.
+        ConfigError: `max_calls` is too small for the given prompt, or a number is out of its range.
         InputError: A text has no label of the task, or is in both parts.
     """
     _check(task, train, validation, num_fewshot, candidates)
@@ -132,7 +132,7 @@ def propose_instructions(
         generator: The model.
         task: Its template shows the examples.
         examples: Solved examples; a few are shown each time.
-        count: How many texts to write; those that say the same are returned once.
+        count: How many texts to generate; duplicates are returned once.
         seed: Random seed.
     """
     random = np.random.default_rng(derive_seed(seed, count))
@@ -154,7 +154,7 @@ def propose_instructions(
 
 @dataclass
 class _Runner:
-    """A prompt in the race."""
+    """A prompt in the search, with its results so far."""
 
     task: PromptTask
     classifier: PromptClassifier
@@ -163,7 +163,7 @@ class _Runner:
 
 
 class _Race:
-    """Measures prompts on the first texts of the validation part, and counts the calls."""
+    """Evaluates prompts on the first validation texts, and counts the calls."""
 
     def __init__(self, generator: Generator, texts: Sequence[LabelledText], max_calls: int) -> None:
         self.generator, self.texts, self.max_calls = generator, texts, max_calls
@@ -176,7 +176,7 @@ class _Race:
         return self.proposals + sum(one.classifier.calls for one in self._runners.values())
 
     def affords(self, task: PromptTask, count: int) -> bool:
-        """Return whether calls are left to measure a prompt on the first texts."""
+        """Return whether enough calls are left to measure a prompt on the first texts."""
         known = self._runners.get(_key(task))
         if known is not None:
             return self.calls + max(0, count - len(known.hits)) <= self.max_calls
@@ -195,7 +195,7 @@ class _Race:
         return float(np.mean(runner.hits[:count])), float(np.mean(runner.logs[:count]))
 
     def trials(self) -> list[dict[str, Any]]:
-        """Return what was measured, for a report."""
+        """Return all measurements, for a report."""
         return [
             {
                 "instruction": one.task.template.instruction,
@@ -209,7 +209,7 @@ class _Race:
 
 
 def _halve(race: _Race, pool: Sequence[PromptTask]) -> PromptTask | None:
-    """Return the winner of successive halving; None if the calls do not suffice for one."""
+    """Return the winner of successive halving; None if there are too few calls."""
     count = min(_FIRST_TEXTS, len(race.texts))
     left = list({_key(task): task for task in pool}.values())
     while left:
@@ -236,10 +236,10 @@ def _climb(
     random: np.random.Generator,
     num_fewshot: int,
 ) -> PromptTask:
-    """Vary a prompt while calls are left, and keep what is better on all texts."""
+    """Vary a prompt while calls are left, and keep variants that are better on all texts."""
     whole, half = len(race.texts), -(-len(race.texts) // 2)
     tried = 0
-    # Variants that were tried before cost nothing; a small training part has only so many.
+    # Variants that were tried before cost no calls; a small training part has few variants.
     while tried < _MOST_VARIANTS:
         tried += 1
         variant = _vary(best, train, instructions, random, num_fewshot)
@@ -259,7 +259,7 @@ def _vary(
     random: np.random.Generator,
     num_fewshot: int,
 ) -> PromptTask:
-    """Return a prompt with one example exchanged or added, another order, or instruction."""
+    """Return a prompt with an example replaced or added, another order, or another instruction."""
     shown = list(task.demonstrations)
     change = random.choice(["example", "order", "instruction"])
     if change == "instruction" and len(instructions) > 1:
@@ -285,7 +285,7 @@ def _draw(
 
 
 def _key(task: PromptTask) -> str:
-    """Return what tells a prompt from the others of a search."""
+    """Return a key that identifies a prompt within a search."""
     return repr((task.template.instruction, task.demonstrations))
 
 

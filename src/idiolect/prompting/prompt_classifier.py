@@ -1,4 +1,4 @@
-"""`PromptClassifier`: labels by the likelihood of their answers after a prompt."""
+"""`PromptClassifier`: classify by the likelihood of each label's answer after a prompt."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from idiolect.tasks.harness.likelihood import score_endings
 __all__ = ["CONTENT_FREE", "PromptClassifier"]
 
 CONTENT_FREE = ("N/A", "", "[MASK]")
-"""Inputs without content, after which a prompt should prefer no label (Zhao et al. 2021)."""
+"""Content-free inputs, for which a prompt should prefer no label (Zhao et al. 2021)."""
 
 
 class PromptClassifier:
-    """Chooses the label whose answer a language model finds likeliest after a prompt.
+    """Chooses the label whose answer is most likely after a prompt.
 
     >>> classifier = PromptClassifier(generator, template, ["0", "1"])   # doctest: +SKIP
     >>> classifier.predict([LabelledText("a fine film")])                # doctest: +SKIP
     ['1']
 
     Args:
-        generator: The model; virtual tokens, if it has some, stand before the prompt.
-        template: The form of the prompt.
+        generator: The model; its virtual tokens, if any, precede the prompt.
+        template: The prompt template.
         labels: The labels, at least two.
         demonstrations: Chooses the solved examples; by default there are none.
-        calibrated: Divide the probabilities by those after inputs without content, for each choice
-            of demonstrations (contextual calibration, Zhao et al. 2021, 2102.09690).
+        calibrated: Divide the probabilities by those of content-free inputs, for each choice of
+            demonstrations (contextual calibration, Zhao et al. 2021, 2102.09690).
 
     Raises:
-        ConfigError: Fewer than two labels, or one twice; or two labels have the same answer.
+        ConfigError: Fewer than two labels, duplicates, or two labels with the same answer.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class PromptClassifier:
         self.demonstrations = demonstrations or FixedDemonstrations()
         self.calibrated = calibrated
         self.calls = 0
-        """How many prompts the model has read, those of calibration included."""
+        """Number of prompts read by the model, including calibration."""
         self._shifts: dict[tuple[LabelledText, ...], NDArray[np.float64]] = {}
 
     def log_probabilities(self, texts: Sequence[LabelledText]) -> NDArray[np.float64]:
@@ -85,7 +85,7 @@ class PromptClassifier:
         return [self.labels[number] for number in self.log_probabilities(texts).argmax(1)]
 
     def _shift(self, examples: tuple[LabelledText, ...]) -> NDArray[np.float64]:
-        """Return the logarithm of the mean probabilities after inputs without content."""
+        """Return the logarithm of the mean probabilities for content-free inputs."""
         if not self.calibrated:
             return np.zeros(len(self.labels))
         if examples not in self._shifts:

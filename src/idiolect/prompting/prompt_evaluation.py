@@ -1,4 +1,4 @@
-"""Measure a prompt over several choices of its demonstrations."""
+"""Evaluate a prompt over several choices of its demonstrations."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ __all__ = ["PromptScores", "choose_demonstrations", "evaluate_prompt"]
 
 @dataclass(frozen=True)
 class PromptScores:
-    """How good a prompt is with each choice of its demonstrations."""
+    """Results of a prompt for each choice of demonstrations."""
 
     each: tuple[ClassificationScores, ...]
-    """The measures of each choice."""
+    """The metrics of each choice."""
     right: NDArray[np.bool_]
-    """Whether each text was classified rightly. Shape: (choices, texts)."""
+    """Whether each text was classified correctly. Shape: (choices, texts)."""
     calls: int
-    """Prompts that the model has read."""
+    """Number of prompts read by the model."""
 
     @property
     def accuracies(self) -> NDArray[np.float64]:
@@ -60,7 +60,7 @@ def choose_demonstrations(
     encoder: Encoder | None = None,
     seed: int = 0,
 ) -> Demonstrations:
-    """Return a way to choose demonstrations, by its name.
+    """Return a strategy for choosing demonstrations, by name.
 
     Raises:
         ConfigError: The pool has fewer examples, or the choice needs an encoder.
@@ -90,7 +90,7 @@ def evaluate_prompt(
         generator: The model.
         task: The prompt.
         texts: Texts with labels of the task.
-        choices: Ways to choose demonstrations; None for those of the task.
+        choices: Strategies for choosing demonstrations; None for those of the task.
         advance: Called with the number of texts that were just classified.
 
     Raises:

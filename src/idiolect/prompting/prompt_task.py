@@ -1,4 +1,4 @@
-"""`PromptTask`: a prompt for a set of labels, in a file."""
+"""`PromptTask`: a prompt template with its labels and demonstrations, saved as one file."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ __all__ = ["PromptTask"]
 
 @dataclass(frozen=True)
 class PromptTask:
-    """A template, the labels it is for, and solved examples for every text."""
+    """A template, its labels, and the demonstrations for every text."""
 
     template: PromptTemplate
     labels: tuple[str, ...]
     demonstrations: tuple[LabelledText, ...] = ()
     calibrated: bool = False
-    """Whether probabilities are divided by those after inputs without content."""
+    """Whether probabilities are divided by those of content-free inputs."""
 
     def classifier(
         self, generator: Generator, demonstrations: Demonstrations | None = None
@@ -42,7 +42,7 @@ class PromptTask:
         )
 
     def save(self, path: Path) -> None:
-        """Write the prompt as JSON; its folder is made if there is none."""
+        """Write the prompt as JSON; create its folder if needed."""
         values = {
             "template": self.template.as_dict(),
             "labels": list(self.labels),
@@ -58,7 +58,7 @@ class PromptTask:
         """Read a file that `save` wrote.
 
         Raises:
-            CheckpointError: It is another file, or damaged.
+            CheckpointError: The file is damaged or of another kind.
             ConfigError: The template is not valid.
         """
         values = check_format(read_json(path), path)

@@ -1,4 +1,4 @@
-"""`PromptTemplate`: how an instruction, solved examples and a text become a prompt."""
+"""`PromptTemplate`: combine an instruction, few-shot examples and a text into a prompt."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FIELD = re.compile(r"\{(text|text_pair)\}")
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    r"""A prompt for classification: the answer of each label is what the model may write.
+    r"""A prompt for classification; the model continues it with the answer of a label.
 
     >>> template = PromptTemplate("Is it good?", "Review: {text}\nAnswer:", {"1": "yes", "0": "no"})
     >>> print(template.render(LabelledText("Fine."), [LabelledText("Bad.", "0")]))
@@ -30,17 +30,17 @@ class PromptTemplate:
     Answer:
 
     Raises:
-        ConfigError: The example has no place for the text, or two labels have one answer.
+        ConfigError: The example has no place for the text, or two labels have the same answer.
     """
 
     instruction: str = ""
-    """What stands first; may be empty."""
+    """Text at the beginning; may be empty."""
     example: str = "{text}\nLabel:"
-    """The form of each example, before its answer; `{text}` and `{text_pair}` are its texts."""
+    """Template of each example, without its answer; `{text}` and `{text_pair}` are replaced."""
     answers: Mapping[str, str] = field(default_factory=dict)
-    """The answer that stands for a label; by default the label itself."""
+    """The answer of each label; by default the label itself."""
     separator: str = "\n\n"
-    """What stands between instruction and examples."""
+    """Text between instruction and examples."""
 
     def __post_init__(self) -> None:
         if "{text}" not in self.example:
@@ -83,7 +83,7 @@ class PromptTemplate:
         return replace(self, **changes)
 
     def answer(self, label: str) -> str:
-        """Return the answer of a label, after the space that separates it."""
+        """Return the answer of a label, with the space that separates it from the prompt."""
         return f" {self.answers.get(label, label)}"
 
     def render(self, text: LabelledText, demonstrations: Sequence[LabelledText] = ()) -> str:
@@ -99,5 +99,5 @@ class PromptTemplate:
 
     def _example(self, text: LabelledText) -> str:
         values = {"text": text.text, "text_pair": text.text_pair or ""}
-        # In one pass, so that braces in a text stay what they are.
+        # Replace in one pass, so that braces inside a text are kept.
         return _FIELD.sub(lambda match: values[match[1]], self.example)

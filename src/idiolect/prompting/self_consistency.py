@@ -1,4 +1,4 @@
-"""Self-consistency: several sampled answers vote (Wang et al. 2022, 2203.11171)."""
+"""Self-consistency: majority vote over sampled answers (Wang et al. 2022, 2203.11171)."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["Vote", "vote"]
 
 @dataclass(frozen=True)
 class Vote:
-    """What several sampled texts answer together."""
+    """The majority vote over sampled texts."""
 
     answer: str | None
-    """The answer of most texts, of equals the one that came first; None if no text has one."""
+    """The most frequent answer (the first one if tied); None if no text has an answer."""
     share: float
-    """The share of all texts that give this answer: how sure the model is."""
+    """Share of all texts with this answer: the model's confidence."""
     texts: tuple[str, ...]
     """The sampled texts."""
 
@@ -36,15 +36,15 @@ def vote(
     seed: int = 0,
     **options: Any,
 ) -> list[Vote]:
-    """Sample several texts after each prompt, and return the answer of most of them.
+    """Sample several texts for each prompt, and return the most frequent answer.
 
     Args:
         generator: The model.
-        prompts: The questions, such as with worked examples before them.
-        samples: Texts to sample for each.
-        extract: Finds the answer in a text, or None; by default `final_answer`.
+        prompts: The questions, for example with worked examples before them.
+        samples: Number of texts to sample for each prompt.
+        extract: Returns the answer in a text, or None; by default `final_answer`.
         temperature: Sampling temperature, above zero.
-        seed: Random seed; the same one gives the same texts.
+        seed: Random seed; the same seed gives the same texts.
         options: Other arguments of `Generator.generate`, such as `max_new_tokens` and `stop`.
 
     Raises:
@@ -65,7 +65,7 @@ def vote(
         texts = tuple(one.text for one in found[start : start + samples])
         answers = [(extract or final_answer)(text) for text in texts]
         counts = Counter(answer for answer in answers if answer is not None)
-        # Of equals, `most_common` returns the one that was met first.
+        # `most_common` returns the first of tied answers.
         best, count = counts.most_common(1)[0] if counts else (None, 0)
         votes.append(Vote(best, count / samples, texts))
     return votes

@@ -1,11 +1,11 @@
-"""Teach a language model to continue prompts with the right answers, by any of four adaptations.
+"""Train a language model to continue prompts with the right answers, with four adaptations.
 
-    prompt   virtual tokens before the text      a few thousand numbers
+    prompt   virtual tokens before the text      a few thousand parameters
     prefix   keys and values in every layer      some hundred thousand
-    lora     low-rank changes of the matrices    some hundred thousand
-    full     everything but the original rows    the whole network
+    lora     low-rank updates of the matrices    some hundred thousand
+    full     everything except original rows     the whole network
 
-The loss is that of the answer's tokens; the prompt before them is only read.
+The loss covers only the answer's tokens.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ from idiolect.training.training_config import TrainingConfig
 __all__ = ["PROMPT_FILE", "AnswerObjective", "PromptAdaptation", "tune_prompt", "tuning_config"]
 
 PromptAdaptation = Literal["prompt", "prefix", "lora", "full"]
-"""What is trained."""
+"""Which parameters train."""
 
 PROMPT_FILE = "prompt.json"
-"""The file of the template and labels beside the tuned model."""
+"""File with the template and labels, saved with the tuned model."""
 
 _TRAINED: dict[PromptAdaptation, Train] = {
     "prompt": "prompt",
@@ -63,7 +63,7 @@ def tuning_config(adaptation: PromptAdaptation = "prompt", **values: Any) -> Tra
     """Return the default training settings of an adaptation.
 
     Args:
-        adaptation: What is trained.
+        adaptation: Which parameters train.
         values: Fields of `TrainingConfig` to override.
 
     Raises:
@@ -101,17 +101,17 @@ def tune_prompt(
 
     Args:
         model: A causal language model, changed in place.
-        task: The prompt whose answers are learnt.
+        task: The prompt whose answers are trained.
         examples: Texts with labels of the task.
         output_dir: The run's folder. What was trained is in `output_dir/model`: the virtual tokens
             alone, or the whole model.
-        adaptation: What is trained.
-        prompt: Number and start of the virtual tokens.
-        lora: Size and place of the adapters.
+        adaptation: Which parameters train.
+        prompt: Number and initialisation of the virtual tokens.
+        lora: Rank and target modules of the adapters.
         epochs: Number of epochs over the examples.
-        steps: Number of steps instead.
+        steps: Number of steps, instead of `epochs`.
         config: Training settings, by default `tuning_config(adaptation)`.
-        base: Name of the model, by which a saved prompt finds it again.
+        base: Name of the base model, stored with a saved prompt.
 
     Raises:
         InputError: No examples, a label that the task does not have, or a model with an encoder.
@@ -165,13 +165,13 @@ def tune_prompt(
 
 
 class AnswerObjective(RowwiseObjective):
-    """Cross-entropy of the tokens of the right answers.
+    """Cross-entropy of the right answers' tokens.
 
     Args:
         model: The model.
         task: The prompt.
-        examples: The examples that a source numbers.
-        max_length: Tokens that a row keeps, from its end.
+        examples: The examples; a data source gives their indices.
+        max_length: Maximum tokens of a row; longer rows are truncated on the left.
     """
 
     def __init__(

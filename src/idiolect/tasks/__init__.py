@@ -1,1 +1,1 @@
-"""Tasks: what a model is good for, measured or trained."""
+"""Downstream tasks: train models for them, and measure models on them."""

@@ -1,4 +1,4 @@
-"""A picture of an alignment: target tokens by source tokens, darker where more is read."""
+"""Plot an alignment: target tokens by source tokens, darker for a larger weight."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ __all__ = ["plot_alignment"]
 
 
 def plot_alignment(alignment: TokenAlignment, path: str | Path, *, title: str = "") -> None:
-    """Draw an alignment into a file, whose ending is its format.
+    """Plot an alignment to a file, whose extension sets the format.
 
     Args:
         alignment: The weights.
         path: The file, such as `alignment.png`.
-        title: What stands above.
+        title: Title above the plot.
     """
     from matplotlib.figure import Figure
 
@@ -23,7 +23,7 @@ def plot_alignment(alignment: TokenAlignment, path: str | Path, *, title: str = 
     figure = Figure(figsize=(1.6 + 0.36 * columns, 1.6 + 0.3 * rows), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(alignment.weights.numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    # Dollar signs would start mathematics.
+    # Dollar signs would start a formula.
     source, target = (
         [piece.replace("$", r"\$") for piece in side]
         for side in (alignment.source, alignment.target)

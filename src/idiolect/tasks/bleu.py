@@ -20,7 +20,7 @@ class Bleu:
     signature: str
     """Case, tokeniser, smoothing and version."""
     reference_length: int
-    """Tokens of the references: a fingerprint of the protocol."""
+    """Number of reference tokens; it differs if references or tokenisation differ."""
     brevity_penalty: float
     """Below 1 if the translations are shorter than the references."""
 
@@ -43,9 +43,9 @@ def bleu(
 
     Args:
         translations: The translations.
-        references: What they should be.
+        references: One reference for each translation.
         lowercase: Ignore case.
-        tokenize: sacrebleu's tokeniser: `13a` for raw text, `none` for text that is tokenised.
+        tokenize: sacrebleu's tokeniser: `13a` for raw text, `none` for tokenised text.
 
     Raises:
         InputError: sacrebleu is not installed, or the numbers of texts differ.
@@ -67,11 +67,11 @@ def sentence_bleu(
     lowercase: bool = False,
     tokenize: str = "13a",
 ) -> list[float]:
-    """Score each translation alone, by the n-grams that it is long enough for.
+    """Return the BLEU of each translation, with n-grams up to its length.
 
     Args:
         translations: The translations.
-        references: What they should be.
+        references: One reference for each translation.
         lowercase: Ignore case.
         tokenize: As for `bleu`.
 

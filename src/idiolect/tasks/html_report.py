@@ -1,4 +1,4 @@
-"""Pages with the measures, the confusion matrix and the worst errors of a model, as HTML."""
+"""HTML pages with the metrics, the confusion matrix and the worst errors of a model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _STYLE = (
 
 
 def html_page(title: str, sections: Mapping[str, str]) -> str:
-    """Return a page with a heading and a body, which is HTML, for each section."""
+    """Return a page with a heading and an HTML body for each section."""
     body = "".join(f"<h2>{escape(name)}</h2>{content}" for name, content in sections.items())
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(title)}</title>"
@@ -23,7 +23,7 @@ def html_page(title: str, sections: Mapping[str, str]) -> str:
 
 
 def html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table of texts, which are escaped."""
+    """Return a table of texts; they are escaped."""
     top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
     body = "".join(
         f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows

@@ -1,4 +1,4 @@
-"""`TaskModel`: what the models of all tasks share: an encoder with a head, its files, its training.
+"""`TaskModel`: the common part of all task models: encoder with head, files, training.
 
 directory/encoder/           the encoder, with adapters merged
 directory/head.safetensors   the head
@@ -37,9 +37,9 @@ from idiolect.training.training_config import TrainingConfig
 __all__ = ["Adaptation", "TaskModel", "task_config"]
 
 Adaptation = Literal["full", "lora", "prefix", "prompt", "frozen"]
-"""What trains beside the head: the network but its original rows; LoRA adapters and added rows;
-virtual tokens, in every layer (P-tuning v2) or before the first, which `add_prompt` may have added
-before; nothing."""
+"""Parameters that train in addition to the head. `full`: the network except its original embedding
+rows. `lora`: LoRA adapters and added rows. `prefix`, `prompt`: virtual tokens in every layer
+(P-tuning v2) or before the first, possibly added before by `add_prompt`. `frozen`: none."""
 
 _TRAINED: dict[Adaptation, Train] = {
     "full": "all",
@@ -59,10 +59,10 @@ _HEAD = "head.safetensors"
 
 
 def task_config(adaptation: Adaptation = "full", **values: Any) -> TrainingConfig:
-    """Return the default training settings: 32 texts per step, and a higher rate for the head.
+    """Return the default training settings: 32 texts per step, a higher learning rate for the head.
 
     Args:
-        adaptation: What trains.
+        adaptation: Which parameters train.
         values: Fields of `TrainingConfig` to override.
     """
     if adaptation not in get_args(Adaptation):
@@ -72,7 +72,7 @@ def task_config(adaptation: Adaptation = "full", **values: Any) -> TrainingConfi
     usual = {
         "batch_size": 32,
         "learning_rate": _RATES[adaptation],
-        # If only the head trains, `learning_rate` is its rate.
+        # If only the head trains, `learning_rate` applies to it.
         "learning_rates": {} if adaptation == "frozen" else {"attached": 2e-3},
         "min_lr_ratio": 0.0,
         "weight_decay": 0.01,
@@ -89,7 +89,7 @@ class TaskModel(ABC):
     """
 
     name: ClassVar[str]
-    """What the model is called in files and messages, such as `classifier`."""
+    """The model's name in files and messages, such as `classifier`."""
 
     def __init__(self, encoder: Encoder, head: nn.Module) -> None:
         self.encoder = encoder
@@ -98,17 +98,17 @@ class TaskModel(ABC):
     @property
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """What the record holds: all that `of_record` needs beside the encoder and the head."""
+        """The saved settings: all that `of_record` needs in addition to encoder and head."""
 
     @property
     @abstractmethod
     def identity(self) -> str:
-        """The settings that determine scores, as a text."""
+        """The settings that determine scores, as text."""
 
     @classmethod
     @abstractmethod
     def of_record(cls, encoder: Encoder, record: Mapping[str, Any], path: Path) -> Self:
-        """Return an untrained model with the settings of a record.
+        """Create an untrained model from saved settings.
 
         Raises:
             CheckpointError: The record is damaged.
@@ -155,8 +155,8 @@ class TaskModel(ABC):
         self.save_record(directory)
 
     def save_record(self, directory: Path) -> None:
-        """Write the settings again, after they were fitted to held-out examples."""
-        # Hash the saved encoder: saving merges the adapters, which are still apart in memory.
+        """Write the settings again after fitting them to held-out examples."""
+        # Hash the saved encoder: saving merges the adapters, which are still separate in memory.
         saved = self._fingerprint(Encoder.load(directory / "encoder"))
         text = json.dumps(
             with_format(self.settings | {"fingerprint": saved}), indent=2, ensure_ascii=False
@@ -179,15 +179,15 @@ class TaskModel(ABC):
         """Train on numbered examples in shuffled epochs, and publish the model.
 
         Args:
-            objective: What is minimised; it prepares batches of example numbers.
+            objective: The training objective; it prepares batches from example indices.
             count: Number of examples.
-            record: What determines the result beside the model and the session's arguments.
+            record: Further inputs that determine the result, checked when a run resumes.
             output_dir: The run's folder. The finished model is in `output_dir/model`.
-            adaptation: What trains beside the head.
+            adaptation: Parameters that train in addition to the head.
             epochs: Number of epochs over the examples.
-            lora: Size and place of the adapters, with `adaptation="lora"`.
+            lora: Rank and target modules of the adapters, with `adaptation="lora"`.
             config: Training settings, by default `task_config(adaptation)`.
-            fine_tuning: Rates by layer, unfreezing and auxiliary loss; see `FineTuning`.
+            fine_tuning: Learning rates by layer, unfreezing and auxiliary loss; see `FineTuning`.
 
         Raises:
             ConfigError: Less than one epoch, or methods that do not fit the network or the steps.

@@ -1,4 +1,4 @@
-"""`Translator`: translate texts with an encoder-decoder, and show how tokens are aligned."""
+"""`Translator`: translate with an encoder-decoder, and show the alignment of tokens."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ __all__ = ["TokenAlignment", "Translator"]
 
 @dataclass(frozen=True)
 class TokenAlignment:
-    """How strongly each target token reads each source token."""
+    """Attention weight of each target token on each source token."""
 
     source: list[str]
     target: list[str]
     weights: Tensor
-    """(target, source); each row adds up to one at most."""
+    """(target, source); each row sums to at most 1."""
 
 
 class Translator:
@@ -40,7 +40,7 @@ class Translator:
         num_beams: Beams of the search; 1 is greedy.
         length_penalty: See `GenerationOptions`.
         max_new_tokens: Maximum length of a translation; by default one and a half times the
-            source's, and ten.
+            source's length plus ten.
         batch_size: Texts that are translated at once.
 
     Raises:
@@ -74,14 +74,14 @@ class Translator:
     def translate(self, texts: Iterable[str], *, progress: bool = False) -> list[str]:
         """Translate texts; an empty text has an empty translation.
 
-        Texts of similar length share a batch; the result is in the order given.
+        Texts of similar length share a batch; results keep the input order.
 
         Args:
             texts: The texts.
             progress: Show the progress.
 
         Raises:
-            InputError: A text is longer than the model's positions.
+            InputError: A text exceeds the model's positions.
         """
         texts = list_of_texts(texts)
         rows = encode_texts(self.model, texts)
@@ -129,14 +129,14 @@ class Translator:
 
     @torch.inference_mode()
     def align(self, source: str, target: str | None = None) -> TokenAlignment:
-        """Return the attention of each target token, the end included.
+        """Return the attention weights of each target token, the end token included.
 
         Args:
             source: A text.
             target: Its translation; by default the model's own.
 
         Raises:
-            InputError: The network has no single alignment: it has no attention, or many heads.
+            InputError: The network has no single alignment: it has no attention, or several heads.
         """
         target = self.translate([source])[0] if target is None else target
         network = self.model.network
@@ -153,7 +153,7 @@ class Translator:
         return TokenAlignment(self._pieces(ids), self._pieces(target_ids), output.attentions[0])
 
     def _pieces(self, ids: Tensor) -> list[str]:
-        """Return the text of each token; a token of a special name keeps it."""
+        """Return the text of each token; a special token keeps its name."""
         decode = self.model.tokenizer.decode_batch
         return [text.strip() or "␣" for text in decode(ids.mT.tolist(), skip_special_tokens=False)]
 

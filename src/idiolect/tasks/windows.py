@@ -37,9 +37,9 @@ def windows(count: int, size: int, stride: int) -> list[tuple[int, int]]:
 
 
 def most_context(found: list[tuple[int, int]], count: int) -> NDArray[np.int64]:
-    """Return for each token the window in which it is farthest from an end (Devlin et al. 2019).
+    """Return for each token the window in which it is farthest from the edges (Devlin et al. 2019).
 
-    The ends of the text are no loss of context. Of equal windows, the first is chosen.
+    The ends of the text do not count as edges. Of equal windows, the first is chosen.
 
     >>> most_context([(0, 6), (4, 10)], 10).tolist()
     [0, 0, 0, 0, 0, 1, 1, 1, 1, 1]

@@ -1,1 +1,1 @@
-"""Word vectors: word2vec, fastText n-grams and GloVe, and every evaluation of them."""
+"""Word vectors: word2vec, fastText n-grams and GloVe, and their evaluation."""

@@ -1,7 +1,7 @@
-"""Character n-grams of words, hashed to rows, as fastText reads them.
+"""Character n-grams of words, hashed to rows, as in fastText.
 
-Bojanowski et al. 2017, "Enriching word vectors with subword information", arXiv 1607.04606. A word
-that was never seen has a vector too: the mean of its n-grams' rows.
+Bojanowski et al. 2017, "Enriching word vectors with subword information", arXiv 1607.04606. An
+out-of-vocabulary word also has a vector: the mean of its n-grams' rows.
 
 >>> NgramRows(3, 3, 100).ngrams("who")
 ['<wh', 'who', 'ho>']
@@ -20,14 +20,14 @@ __all__ = ["NgramRows"]
 
 @dataclass(frozen=True)
 class NgramRows:
-    """How n-grams are found and numbered."""
+    """Settings of n-grams, and how they are mapped to rows."""
 
     min_n: int
     max_n: int
     buckets: int
 
     def ngrams(self, word: str) -> list[str]:
-        """Return the n-grams of a word between `<` and `>`; a lone bracket is none."""
+        """Return the n-grams of a word between `<` and `>`, without lone brackets."""
         marked = f"<{word}>"
         return [
             marked[start : start + length]
@@ -49,7 +49,7 @@ class NgramRows:
         return found
 
     def parts_of(self, words: list[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """Return each word's rows, its own first, one word after another, and their starts."""
+        """Return the rows of all words (each one's own first), concatenated, and their starts."""
         parts: list[int] = []
         starts = [0]
         for row, word in enumerate(words):
@@ -59,6 +59,6 @@ class NgramRows:
         return np.array(parts, np.int32), np.array(starts, np.int64)
 
     def vector_of(self, word: str, table: NDArray[Any]) -> NDArray[np.float32] | None:
-        """Return the mean of an unknown word's rows in a table of buckets; None without n-grams."""
+        """Return the mean of an unknown word's bucket rows; None without n-grams."""
         rows = self.hashes(word)
         return table[rows].mean(0, dtype=np.float32) if rows else None

@@ -1,8 +1,8 @@
-"""Counts of words near each other, in bounded memory.
+"""Co-occurrence counts, in bounded memory.
 
 A pair of words at distance d counts 1/d, as in GloVe. Pairs are summed in a hash table of fixed
-size; when it is full, it is sorted and written to disk. At the end the sorted runs are merged in
-ranges of keys that fit the memory, and the sums are written in random order.
+size. A full table is sorted and written to disk. At the end the sorted runs are merged in key
+ranges that fit into memory, and the sums are written in random order.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from idiolect.words.word_stream import EncodedWords
 __all__ = ["PAIR", "count_pairs"]
 
 PAIR = np.dtype([("first", "<i4"), ("second", "<i4"), ("count", "<f8")])
-"""Two places in the vocabulary, and the weighted number of times they occur together."""
+"""Two word ids, and the weighted number of their co-occurrences."""
 
 _EMPTY = np.uint64(0xFFFFFFFFFFFFFFFF)
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _ENTRY = 16
-"""Bytes of an entry of the table."""
+"""Bytes of a table entry."""
 _JOB_WORDS = 100_000
 
 
@@ -67,14 +67,14 @@ def count_pairs(
     Args:
         encoded: The corpus.
         folder: Where `pairs.bin` and temporary files are written.
-        window: The largest distance.
+        window: Maximum distance.
         memory_mb: Memory of the table, in MiB.
-        seed: Random seed of the order.
+        seed: Random seed of the pairs' order.
 
     Returns:
         The pairs in random order, memory-mapped; type `PAIR`.
     """
-    most = max(1 << 16, 2 * len(encoded) * window)  # more than there can be
+    most = max(1 << 16, 2 * len(encoded) * window)  # an upper bound
     slots = 1 << max(16, int(np.log2(min(memory_mb * 2**20 / _ENTRY, 2 * most))))
     limit = slots * 7 // 10
     longest = int(np.diff(encoded.bounds).max()) * window
@@ -108,7 +108,7 @@ _SUM = np.dtype([("key", "<u8"), ("count", "<f8")])
 
 
 def _spill(keys: NDArray[Any], sums: NDArray[Any], path: Path) -> NDArray[Any]:
-    """Write the table in order of its keys, and empty it."""
+    """Write the table sorted by key, and empty it."""
     filled = np.flatnonzero(keys != _EMPTY)
     filled = filled[np.argsort(keys[filled])]
     run = np.empty(len(filled), _SUM)
@@ -123,7 +123,7 @@ def _merge(
 ) -> NDArray[Any]:
     """Sum the runs range by range, and write the pairs in random order."""
     total = sum(len(run) for run in runs)
-    # Every pair is drawn to one of some parts; a part fits the memory and is shuffled there.
+    # Each pair is assigned to a random part; a part fits into memory and is shuffled there.
     parts = [(folder / f"part{i}.bin").open("wb") for i in range(max(1, 2 * total // room + 1))]
     for low, high in _ranges(runs, room):
         chunk = np.concatenate(
@@ -136,7 +136,7 @@ def _merge(
         distinct, counts = chunk["key"][starts], np.add.reduceat(chunk["count"], starts)
         first, second = distinct >> np.uint64(32), distinct & np.uint64(0xFFFFFFFF)
         own = first == second
-        counts[own] *= 2  # both orders of a word with itself are one entry
+        counts[own] *= 2  # a word with itself: both orders share one entry
         pairs = np.empty(len(starts) * 2 - int(own.sum()), PAIR)
         pairs["first"] = np.concatenate([first, second[~own]])
         pairs["second"] = np.concatenate([second, first[~own]])
@@ -156,7 +156,7 @@ def _merge(
 
 
 def _ranges(runs: list[NDArray[Any]], room: int) -> list[tuple[Any, Any]]:
-    """Return ranges of keys in which the runs have together about `room` entries."""
+    """Return key ranges in which the runs together have about `room` entries."""
     step = max(1, room // len(runs))
     edges = np.unique(np.concatenate([run["key"][::step] for run in runs] + [[np.uint64(0)]]))
     edges = edges.astype(np.uint64)

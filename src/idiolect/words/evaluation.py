@@ -1,16 +1,16 @@
-"""Evaluation of word vectors in five ways; a sixth, by tasks, is in `tasks/probes/word_probes`.
+"""Five evaluations of word vectors; a sixth, by tasks, is in `tasks/probes/word_probes`.
 
-Schnabel et al. 2015, "Evaluation methods for unsupervised word embeddings", EMNLP. The ways rank
-models differently, and much of the difference comes from how frequent the words are.
+Schnabel et al. 2015, "Evaluation methods for unsupervised word embeddings", EMNLP. The evaluations
+rank models differently, and much of the difference comes from word frequency.
 
-- relatedness: Spearman's correlation of cosines and people's scores.
-- preference: the same for a verb's or noun's usual arguments; a verb against its object, say.
-- analogy: share of questions whose fourth word is nearest to b - a + c, of the words in between.
-- categorisation: purity of clusters (k-means on directions, ten starts), over several runs.
+- relatedness: Spearman's correlation of cosines with human scores.
+- preference: the same for the usual arguments of verbs and nouns, such as a verb and its object.
+- analogy: share of questions whose fourth word is the nearest to b - a + c, except a, b and c.
+- categorisation: purity of clusters (spherical k-means, ten starts), over several runs.
 - coherence: how often a reference model finds the intruder among a word and its neighbours.
 
 A question with an unknown word is left out, and the number of answered questions is reported with
-every score. `score_all` counts the others as wrong, or as of the mean similarity.
+every score. `score_all` counts such questions as wrong, or as having the mean similarity.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ _BLOCK = 1024
 
 @dataclass(frozen=True)
 class WordScore:
-    """One figure of one model on one test set."""
+    """Result of one model on one test set."""
 
     test: str
     kind: str
     score: float
-    """Of the questions whose words are all known; NaN if there are too few."""
+    """Score on the questions whose words are all known; NaN if there are too few."""
     score_all: float
-    """Of all questions; an unanswered one is wrong or of the mean similarity."""
+    """Score on all questions; an unanswered one is wrong or has the mean similarity."""
     answered: int
     questions: int
     sections: dict[str, float] = field(default_factory=dict)
-    """Analogy: the share of right answers of each section."""
+    """Analogy: accuracy by section."""
     baselines: dict[str, float] = field(default_factory=dict)
-    """Tagging and classification: what is reached without the vectors, of the same questions."""
+    """Tagging and classification: scores without the vectors, on the same questions."""
 
 
 def evaluate_words(
@@ -84,7 +84,7 @@ def evaluate_words(
 
 
 def spearman(first: NDArray[Any], second: NDArray[Any]) -> float:
-    """Return Spearman's rank correlation; ties have their mean rank, and no spread gives NaN."""
+    """Return Spearman's rank correlation; ties share their mean rank, constant values give NaN."""
     if len(first) < 2:
         return float("nan")
     ranks = [_ranks(np.asarray(values)) for values in (first, second)]
@@ -117,7 +117,7 @@ def _analogy(vectors: WordVectors, test: WordTestSet, method: str) -> WordScore:
 
 
 def _solved(directions: NDArray[Any], questions: NDArray[Any], method: str) -> int:
-    """Count the questions whose nearest word, without the three given ones, is the fourth."""
+    """Count the questions whose nearest word, except the given three, is the fourth."""
     right = 0
     for start in range(0, len(questions), _BLOCK):
         a, b, c, d = questions[start : start + _BLOCK].T
@@ -189,9 +189,9 @@ def coherence(
 ) -> WordScore:
     """Measure how often a reference model finds the intruder among a word's neighbours.
 
-    Schnabel et al. asked people. Here a reference model judges, so the figure says how far the two
-    models agree. A question is a word, its two nearest words and a random one of like frequency;
-    the judge names the word that is least similar to the others. Guessing is right in 1 of 4.
+    Schnabel et al. asked people. Here a reference model judges, so the score measures how far the
+    two models agree. A question is a word, its two nearest words and a random one of similar
+    frequency; the judge names the word that is least similar to the others. Chance level is 1 in 4.
     """
     generator = np.random.default_rng(seed)
     shared = [place for place, word in enumerate(vectors.words) if word in reference]

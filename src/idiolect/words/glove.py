@@ -1,11 +1,12 @@
-"""GloVe (Pennington, Socher and Manning 2014): vectors that fit the logarithms of counts.
+"""GloVe (Pennington, Socher and Manning 2014): word vectors fitted to logarithms of counts.
 
     loss = Σ f(x_ij) (w_i · c_j + b_i + d_j - log x_ij)² / 2,     f(x) = min(1, x / x_max)^0.75
 
 AdaGrad follows the authors' program (its later versions; early ones multiply the steps of biases by
-the learning rate): squared gradients start at 1 and are summed with the learning rate in them,
-except for the biases; gradients are clipped to ±100 before that, those of biases too, which theirs
-are not. The result is w + c. Numbers are float32, theirs are doubles: half the memory to move.
+the learning rate). Squared gradients start at 1; they are accumulated after multiplication with the
+learning rate, except for the biases. Gradients are clipped to ±100 before that, also those of
+biases, which the authors' program does not clip. The result is w + c. Numbers are float32 instead
+of float64, which halves the memory traffic.
 """
 
 from __future__ import annotations
@@ -36,18 +37,18 @@ _ONE, _CLIP = np.float32(1), np.float32(100)
 
 @dataclass(frozen=True)
 class GloveConfig:
-    """How to train GloVe."""
+    """Settings of GloVe."""
 
     dimensions: int = 100
     """Width of the vectors."""
     window: int = 15
-    """Largest distance of two words that are counted together."""
+    """Maximum distance of two words that are counted together."""
     epochs: int = 25
     learning_rate: float = 0.05
     x_max: float = 100.0
-    """Counts from this on have full weight."""
+    """Counts of at least this have full weight."""
     exponent: float = 0.75
-    """How fast the weight of smaller counts falls."""
+    """Exponent of the weighting function below `x_max`."""
     memory_mb: int = 1024
     """Memory for counting, in MiB."""
     threads: int = 1
@@ -82,7 +83,7 @@ def _fit(
     bias_squares: Any,
     rate: Any,
 ) -> Any:
-    """Fit some pairs; return the summed loss. `rows` and `biases` are [words, contexts]."""
+    """Train on some pairs; return the summed loss. `rows` and `biases` are [words, contexts]."""
     width = rows.shape[2]
     loss = 0.0
     for n in range(len(first)):
@@ -112,7 +113,7 @@ def _fit(
 
 
 class _State:
-    """The arrays of a run; index 0 is of words, 1 of contexts."""
+    """The arrays of a run; index 0 is for words, 1 for contexts."""
 
     def __init__(self, size: int, config: GloveConfig) -> None:
         width = config.dimensions
@@ -157,12 +158,12 @@ def train_glove(
 
     Args:
         encoded: The corpus.
-        size: Words of the vocabulary.
+        size: Number of words in the vocabulary.
         config: The settings.
-        folder: Where pairs and snapshots are kept.
+        folder: Folder for pairs and snapshots.
 
     Returns:
-        The vectors, and the mean loss of a pair in each epoch.
+        The vectors, and the mean loss per pair in each epoch.
 
     Raises:
         InputError: No two words of the vocabulary occur together.
@@ -196,7 +197,7 @@ def train_glove(
             start = done % len(pairs)
             end = min(start + stride, len(pairs))
             chunks = [pairs[at : min(at + _CHUNK, end)] for at in range(start, end, _CHUNK)]
-            for spent in pool.map(state.fit, chunks):  # in order, whatever the threads
+            for spent in pool.map(state.fit, chunks):  # ordered, whatever the number of threads
                 loss += spent
             done += end - start
             if not np.isfinite(loss):

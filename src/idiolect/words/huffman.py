@@ -13,18 +13,18 @@ __all__ = ["HuffmanCodes"]
 
 @dataclass(frozen=True)
 class HuffmanCodes:
-    """The path of each word from the root, one word after another."""
+    """The paths of all words from the root, concatenated."""
 
     starts: NDArray[np.int64]
-    """Where each word's path begins. (words + 1,)."""
+    """Start of each word's path. (words + 1,)."""
     nodes: NDArray[np.int32]
-    """The inner nodes of the paths, 0 to words - 2; the root is words - 2."""
+    """The inner nodes on the paths, 0 to words - 2; the root is words - 2."""
     bits: NDArray[np.uint8]
-    """The turn at each node."""
+    """The branch taken at each node."""
 
     @classmethod
     def of(cls, counts: NDArray[Any]) -> HuffmanCodes:
-        """Build the tree as word2vec.c does; of equal counts an inner node is taken first.
+        """Build the tree as word2vec.c does; with equal counts, an inner node is taken first.
 
         Args:
             counts: Counts in decreasing order. (words,).

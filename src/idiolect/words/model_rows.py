@@ -1,4 +1,4 @@
-"""A model's embedding matrix as `WordVectors`: its tokens that are words, with their rows."""
+"""A model's embedding matrix as `WordVectors`: the tokens that are words, with their rows."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["vectors_of_model"]
 
 
 def vectors_of_model(model: LanguageModel) -> WordVectors:
-    """Return the input rows of a model's tokens that are words, in the order of their ids.
+    """Return the embedding rows of a model's tokens that are words, in the order of their ids.
 
-    A token is a word if it is decoded to one text without spaces inside, with a letter or a digit.
-    Of tokens that differ only in spaces, such as ` heat` and `heat`, the one with a space is kept,
-    which is what stands between other words.
+    A token is a word if it decodes to a text without inner spaces that contains a letter or a
+    digit. If tokens differ only in spaces, such as ` heat` and `heat`, the one with a space is
+    kept, because it is the form inside a sentence.
 
     Raises:
         InputError: No token is a word.

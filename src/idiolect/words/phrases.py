@@ -1,10 +1,10 @@
-"""Phrases: words that occur together more often than by chance become one word.
+"""Phrases: join words that co-occur more often than by chance into one word.
 
-Mikolov et al. 2013, arXiv 1310.4546. A pair a b is joined as `a_b` if
+Mikolov et al. 2013, arXiv 1310.4546. A pair (a, b) is joined as `a_b` if
 
     (count(a b) - min_count) / (count(a) · count(b)) · words > threshold
 
-Each pass may join what the one before has joined, so two passes find phrases of four words.
+Each pass may join the results of the previous one, so two passes find phrases of up to four words.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from idiolect.words.word_stream import Splitter, split_words
 __all__ = ["Phrases"]
 
 _MAX_PAIRS = 20_000_000
-"""Distinct pairs in memory; beyond that the rarest are dropped, as word2phrase does."""
+"""Maximum distinct pairs in memory; beyond that the rarest are dropped, as in word2phrase."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Phrases:
         threshold: float = 100.0,
         split: Splitter = split_words,
     ) -> Phrases:
-        """Learn phrases from a corpus, which is read once for each pass."""
+        """Learn phrases from a corpus, which is read once per pass."""
         found = cls([])
         for number in range(passes):
             words: Counter[str] = Counter()

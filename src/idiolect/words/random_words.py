@@ -1,7 +1,7 @@
-"""Random numbers inside compiled code: word2vec's generator, and an alias table to sample words.
+"""Random numbers in compiled code: word2vec's generator, and an alias table to sample words.
 
-word2vec.c samples noise words from a table of 1e8 places (400 MB). An alias table (Walker 1977)
-gives the exact distribution in 8 bytes a word, which fits the cache.
+word2vec.c samples noise words from a table of 1e8 entries (400 MB). An alias table (Walker 1977)
+samples the exact distribution with 8 bytes per word, which fits into the cache.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ def next_random(state: Any) -> Any:
 
 @compiled(inline="always")
 def uniform(state: Any) -> Any:
-    """Return a number in [0, 1) from a state, as word2vec.c does. float32."""
+    """Return a number in [0, 1) from a generator state, as word2vec.c does. float32."""
     return np.float32(np.int32(state & np.uint64(0xFFFF))) * _SCALE
 
 
 @compiled(inline="always")
 def sample_word(state: Any, thresholds: Any, aliases: Any) -> Any:
-    """Return a word sampled from an alias table by one state. int64."""
-    bits = state >> _SHIFT  # 48 bits; the lowest of the generator are the least random
+    """Return a word sampled from an alias table with one generator state. int64."""
+    bits = state >> _SHIFT  # 48 bits; the generator's lowest bits are the least random
     column = np.int64(((bits & _LOW) * np.uint64(len(thresholds))) >> np.uint64(32))
-    # A second use of the bits would correlate with the column, so they are mixed first.
+    # Using the same bits twice would correlate with the column, so they are mixed first.
     mixed = (state ^ (state >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
     if (mixed >> np.uint64(32)) < np.uint64(thresholds[column]):
         return column
@@ -61,7 +61,7 @@ def alias_table(weights: NDArray[Any]) -> tuple[NDArray[np.uint32], NDArray[np.i
         values[high] -= 1 - values[low]
         if values[high] < 1:
             small.append(large.pop())
-    for left in (*small, *large):  # rounding
+    for left in (*small, *large):  # left over by rounding
         values[left] = 1.0
     thresholds = np.minimum(np.array(values) * 2**32, 2**32 - 1).astype(np.uint32)
     return thresholds, aliases

@@ -1,4 +1,4 @@
-"""Snapshots of arrays in training, so that a killed run resumes."""
+"""Snapshots of training arrays, so that a killed run resumes."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ["Snapshot"]
 
 
 class Snapshot:
-    """The latest state of a run in a folder. There are two places, written in turn.
+    """The latest state of a run in a folder, kept in two slots that are written alternately.
 
-    A state is written to the place that the record does not name; the record is replaced last. So
-    a process that is killed at any time leaves a whole state.
+    A state is written to the slot that the record does not name, and the record is replaced last.
+    So a process killed at any time leaves a complete state.
 
     Args:
         folder: The folder.
-        settings: What makes it the same run.
+        settings: Settings that identify the run.
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
@@ -33,7 +33,7 @@ class Snapshot:
         self._turn = 0
 
     def save(self, arrays: dict[str, NDArray[Any]], state: dict[str, Any]) -> None:
-        """Write arrays and a state of plain numbers."""
+        """Write arrays, and a state of plain numbers."""
         self._turn = 1 - self._turn
         for name, array in arrays.items():
             path = self.folder / f"{name}.{self._turn}.npy"
@@ -43,7 +43,7 @@ class Snapshot:
         write_atomic(self.folder / "snapshot.json", json.dumps(record).encode())
 
     def load(self, arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
-        """Fill arrays with the latest ones, and return the state; empty if there is none.
+        """Fill arrays from the latest snapshot, and return its state; empty if there is none.
 
         Raises:
             CheckpointError: The folder holds another run, or its files are damaged.

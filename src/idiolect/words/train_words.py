@@ -1,4 +1,4 @@
-"""`train_words`: from a corpus to `WordVectors`, resumable."""
+"""`train_words`: train `WordVectors` on a corpus, resumable."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ __all__ = ["WordTraining", "train_words"]
 
 @dataclass(frozen=True)
 class WordTraining:
-    """The outcome of training word vectors."""
+    """Result of training word vectors."""
 
     vectors: WordVectors
     losses: EpochLoss
-    """Mean cost of a prediction, or of a pair, in each epoch."""
+    """Mean loss per prediction, or per pair, in each epoch."""
     trained_words: int
-    """Words of the corpus that are in the vocabulary."""
+    """Number of words in the corpus that are in the vocabulary."""
     left_out: int
-    """Words of the corpus that are rarer than `min_count`."""
+    """Number of words in the corpus that are rarer than `min_count`."""
 
 
 def train_words(
@@ -56,23 +56,23 @@ def train_words(
     phrase_threshold: float = 100.0,
     whitespace: bool = False,
 ) -> WordTraining:
-    """Train word vectors and write them. Called again after an interruption, it resumes.
+    """Train word vectors and write them. The same call resumes an interrupted run.
 
-    The work is kept in the folder `OUTPUT.run` and deleted at the end.
+    Intermediate files are kept in the folder `OUTPUT.run` and deleted at the end.
 
     Args:
         corpus: Documents: a `Corpus`, a path, or texts.
         output: The file to write; see `WordVectors.save`.
         config: `Word2VecConfig` (the default) or `GloveConfig`.
         min_count: Words that occur less often have no vector.
-        phrases: Passes that join frequent pairs of words.
-        phrase_threshold: The least score of a phrase.
-        whitespace: Whether to split at spaces only. By default words are in lower case and
-            without punctuation.
+        phrases: Number of passes that join frequent word pairs.
+        phrase_threshold: Minimum score of a phrase.
+        whitespace: Whether to split only at white space. By default words are lower-cased, without
+            punctuation.
 
     Raises:
-        InputError: Too few words occur often enough, or none beside another.
-        CheckpointError: The folder holds a run with other texts or settings.
+        InputError: Too few words are frequent enough, or none co-occurs with another.
+        CheckpointError: The folder holds a run with another corpus or other settings.
         TrainingError: The loss became NaN or infinite.
     """
     output = check_path(output, "output")
@@ -99,7 +99,7 @@ def train_words(
         counts, encoded = _prepared(folder, documents, settings, min_count, phrases, split)
         vectors, losses = _trained(encoded, counts, config, folder)
     except (InputError, ConfigError, TrainingError):
-        _delete(folder)  # these settings fail again, and others could not use it
+        _delete(folder)  # these settings would fail again, and others could not use it
         raise
     vectors.save(output)
     trained = len(encoded)
@@ -108,7 +108,7 @@ def train_words(
 
 
 def _delete(folder: Path) -> None:
-    """Delete a run's folder. Its records go first: a rest without them is no run to resume."""
+    """Delete a run's folder, its records first: a remainder without them cannot be resumed."""
     for name in ("snapshot.json", "corpus.json"):
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder)
@@ -141,7 +141,7 @@ def _prepared(
     phrases: int,
     split: Splitter,
 ) -> tuple[WordCounts, EncodedWords]:
-    """Count and encode the corpus, or open what an interrupted run has written."""
+    """Count and encode the corpus, or open the files of an interrupted run."""
     record = folder / "corpus.json"
     if record.exists():
         saved = read_json(record)

@@ -1,13 +1,13 @@
-"""Files of word vectors. Every number of a file is checked before memory is taken for it.
+"""Files of word vectors. Every number in a file is validated before memory is allocated for it.
 
 | format | content |
 |---|---|
-| safetensors | tensors `vectors`, `words` (UTF-8, a line each), `counts`, `ngram_table` |
-| word2vec text | `words dimensions`, then `word x x x` a line |
+| safetensors | tensors `vectors`, `words` (UTF-8, one per line), `counts`, `ngram_table` |
+| word2vec text | `words dimensions`, then `word x x x` on each line |
 | word2vec binary | the same first line, then `word`, a space and float32 numbers |
 | GloVe text | as word2vec text, without the first line |
 
-Gensim's `.kv` is a pickle, which could run any code, and is refused.
+Gensim's `.kv` is a pickle, which could execute arbitrary code, and is rejected.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ _MAX_WORD = 10_000
 _MAX_HEADER = 1 << 20
 _ROOM = 1 << 16
 _VERSION = 1
-"""Of the safetensors file."""
+"""Version of the safetensors file's layout."""
 
 
 @dataclass(frozen=True)
 class VectorTable:
-    """What a file of word vectors holds."""
+    """The content of a file of word vectors."""
 
     words: list[str]
     vectors: NDArray[Any]
@@ -52,10 +52,10 @@ class VectorTable:
 
 
 def read_vectors(path: Path) -> VectorTable:
-    """Read a file of any of the formats.
+    """Read a file in any of these formats.
 
     Raises:
-        InputError: It is missing, damaged (the message names the line or word), or a pickle.
+        InputError: The file is missing, damaged (the message names the line or word), or a pickle.
     """
     try:
         return _read(path)
@@ -69,7 +69,7 @@ def _read(path: Path) -> VectorTable:
         head = file.read(2048)
     if not head:
         raise InputError(f"{path} is empty", hint="train or fetch the vectors again")
-    # First, since the length of its header may begin with the byte of a pickle.
+    # Check this first: the header length may begin with the same byte as a pickle.
     if head[7:9] == b"\0{":
         return _read_safetensors(path)
     if head[:1] == b"\x80" or head[:2] == b"PK":
@@ -90,15 +90,15 @@ def _read(path: Path) -> VectorTable:
 
 
 def holds_vectors(path: Path) -> bool:
-    """Return whether a file begins as one of vectors does, and not as a test set of words.
+    """Return whether the beginning of a file looks like vectors rather than a word test set.
 
-    A row of vectors has a word and numbers; a test set has two words or more in each row.
+    A row of vectors has one word and numbers; a test set has at least two words in each row.
     """
     try:
         with _open(path) as file:
             head = file.read(8)
             if (len(head) == 8 and head[7] == 0) or head[:1] == b"\x80" or head[:2] == b"PK":
-                return True  # safetensors, or a pickle, which `read_vectors` refuses with a reason
+                return True  # safetensors, or a pickle, which `read_vectors` rejects with a reason
             file.seek(0)
             first = file.readline(_MAX_HEADER)
     except (OSError, EOFError, zlib.error):
@@ -115,7 +115,7 @@ def _open(path: Path) -> IO[bytes]:
 
 
 def _header(line: bytes, path: Path) -> tuple[int, int] | None:
-    """Return the number of words and the width of a first line; None if it is a vector."""
+    """Return the number of words and the width from a header line; None if it is a vector."""
     parts = line.split()
     if len(parts) != 2:
         return None
@@ -132,7 +132,7 @@ def _header(line: bytes, path: Path) -> tuple[int, int] | None:
 
 
 def _is_text(line: bytes, width: int) -> bool:
-    """Return whether a line is a word and numbers, be they too few or not finite."""
+    """Return whether a line is a word with numbers, even if too few or not finite."""
     parts = line.rstrip().rsplit(b" ", width)
     return len(parts) > 1 and _all_numbers(parts[1:])
 
@@ -320,7 +320,7 @@ def _map_tensor(path: Path, entry: dict[str, Any], begin: int) -> NDArray[Any]:
 
 
 def write_vectors(path: Path, table: VectorTable) -> None:
-    """Write a file in the format of its ending; see `WordVectors.save`.
+    """Write a file in the format of its extension; see `WordVectors.save`.
 
     Raises:
         InputError: The folder does not exist or cannot be written to.
@@ -346,7 +346,7 @@ def _rows(table: VectorTable, suffix: str) -> Iterator[bytes]:
 
 
 def _tensors(table: VectorTable) -> Iterator[bytes | memoryview]:
-    """Write safetensors in blocks; its own writer would copy all tensors in memory."""
+    """Write safetensors in blocks; the library's own writer would copy all tensors in memory."""
     tensors: dict[str, NDArray[Any]] = {"vectors": table.vectors}
     if table.ngram_table is not None:
         tensors["ngram_table"] = table.ngram_table

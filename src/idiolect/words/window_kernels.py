@@ -1,18 +1,18 @@
-"""The inner loops of skip-gram and CBOW, compiled, in float32.
+"""The compiled inner loops of skip-gram and CBOW, in float32.
 
 `train_windows` trains each window in one of two orders of the same arithmetic:
 
-- Pair by pair, it follows word2vec.c: one prediction, its negatives, one update.
-- Shared, it reads the word in the middle and one set of negatives once for a window, and predicts
-  them from all context words: three small matrix products instead of many dot products (Ji et al.
-  2016, "Parallelizing Word2Vec in Shared and Distributed Memory", arXiv 1604.04661).
+- Pair by pair, as in word2vec.c: one prediction, its negatives, one update.
+- Shared: read the middle word and one set of negatives once per window, and predict them from all
+  context words: three small matrix products instead of many dot products (Ji et al. 2016,
+  "Parallelizing Word2Vec in Shared and Distributed Memory", arXiv 1604.04661).
 
                        ┌ middle word, label 1 ┐
     context words  ×   │ negative 1,  label 0 │  = scores ─► errors ─► updates of both sides
     (up to 2 window)   └ negative …           ┘
 
 Threads write to the same rows without locks (Hogwild, Recht et al. 2011). The loss is exact: it is
-summed in float64 for each prediction that is made.
+summed in float64 over every prediction.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ _TO_PLACE = np.float32(_PLACES / 12)
 
 @compiled(inline="always")
 def _sigmoid(score: Any) -> Any:
-    """Return the sigmoid to 2e-6, interpolated in a table; 0 or 1 beyond ±6, as in word2vec.c.
+    """Return the sigmoid to 2e-6, interpolated from a table; 0 or 1 beyond ±6, as in word2vec.c.
 
-    word2vec.c takes the nearest lower place. Its steps of up to .003 would let the last bit of a
-    score decide by how much a row moves.
+    word2vec.c rounds down to a table entry. Its jumps of up to .003 would let the last bit of a
+    score decide how far a row moves.
     """
     if score > _LIMIT:
         return _ONE
@@ -94,7 +94,7 @@ def _step(step: Any, row: Any, hidden: Any, error: Any) -> None:
 
 @compiled(inline="always")
 def _subsample(ids: Any, start: Any, end: Any, keep: Any, state: Any, kept: Any) -> Any:
-    """Copy the kept words of a sentence; return their number and the generator's state."""
+    """Copy the words that subsampling keeps; return their number and the generator's state."""
     count = 0
     for place in range(start, end):
         word = ids[place]
@@ -109,7 +109,7 @@ def _subsample(ids: Any, start: Any, end: Any, keep: Any, state: Any, kept: Any)
 
 @compiled(inline="always")
 def _read_rows(vectors: Any, parts: Any, starts: Any, word: Any, target: Any, factor: Any) -> None:
-    """Add a word's row, or the mean of its own row and its n-grams' rows, to a buffer."""
+    """Add a word's row, or the mean of its own and its n-grams' rows, to a buffer."""
     if len(parts) == 0:
         _add(target, factor, vectors[word])
         return
@@ -121,7 +121,7 @@ def _read_rows(vectors: Any, parts: Any, starts: Any, word: Any, target: Any, fa
 
 @compiled(inline="always")
 def _write_rows(vectors: Any, parts: Any, starts: Any, word: Any, step: Any, factor: Any) -> None:
-    """Add a step to a word's row, or, as fastText, undivided to each of its rows."""
+    """Add a step to a word's row or, as in fastText, undivided to each of its rows."""
     if len(parts) == 0:
         _add(vectors[word], factor, step)
         return
@@ -133,7 +133,7 @@ def _write_rows(vectors: Any, parts: Any, starts: Any, word: Any, step: Any, fac
 def _predict_negatives(
     hidden: Any, step: Any, word: Any, output: Any, negative: Any, noise: Any, rate: Any, state: Any
 ) -> Any:
-    """Predict a word against noise words; return the cost and the generator's state."""
+    """Predict a word against noise words; return the loss and the generator's state."""
     thresholds, aliases = noise
     cost = 0.0
     for sample in range(negative + 1):
@@ -152,9 +152,9 @@ def _predict_negatives(
 
 @compiled(inline="always")
 def _predict_codes(hidden: Any, step: Any, word: Any, output: Any, codes: Any, rate: Any) -> Any:
-    """Predict the turns of a word's Huffman path; return the cost.
+    """Predict the branches of a word's Huffman path; return the loss.
 
-    As in word2vec.c, a turn whose score is beyond ±6 is not trained.
+    As in word2vec.c, a branch whose score is beyond ±6 is not trained.
     """
     starts, nodes, bits = codes
     cost = 0.0
@@ -181,7 +181,7 @@ def _train_pairs(
     state: Any,
     buffers: Any,
 ) -> Any:
-    """Train a window prediction by prediction; return cost, predictions and generator's state."""
+    """Train a window prediction by prediction; return loss, predictions and generator state."""
     vectors, output, parts, part_starts = rows
     cbow, mean, divide = context
     noise, codes, negative = prediction
@@ -189,7 +189,7 @@ def _train_pairs(
     cost, predictions = 0.0, 0
     word = kept[place]
     start = first
-    while start < last:  # CBOW reads all context words for one prediction, skip-gram one
+    while start < last:  # CBOW uses all context words for one prediction, skip-gram one
         end = last if cbow else start + 1
         if start == place and not cbow:
             start = end
@@ -218,7 +218,7 @@ def _train_pairs(
 
 @compiled(fastmath={"reassoc", "nsz", "contract"})
 def _dots(a: Any, rows: Any, count: Any, scores: Any) -> None:
-    """Write the products of a row with others, three at a time, to read the one less often."""
+    """Compute dot products of a row with others, three at a time, to read the row less often."""
     for at in range(0, count, 3):
         x, y, z = rows[at], rows[at + 1], rows[at + 2]
         p = q = r = _ZERO
@@ -231,7 +231,7 @@ def _dots(a: Any, rows: Any, count: Any, scores: Any) -> None:
 
 @compiled(fastmath={"contract"})
 def _add_rows(target: Any, factors: Any, rows: Any, count: Any) -> None:
-    """Add weighted rows to a row, three at a time, to read and write the one less often."""
+    """Add weighted rows to a row, three at a time, to read and write the row less often."""
     for at in range(0, count, 3):
         e, f, g = factors[at], factors[at + 1], factors[at + 2]
         x, y, z = rows[at], rows[at + 1], rows[at + 2]
@@ -243,7 +243,7 @@ def _add_rows(target: Any, factors: Any, rows: Any, count: Any) -> None:
 def _draw_targets(
     word: Any, negative: Any, noise: Any, output: Any, targets: Any, near: Any, state: Any
 ) -> Any:
-    """Draw a window's noise words, and copy the rows of all targets; return their number."""
+    """Sample a window's noise words, and copy the rows of all targets; return their number."""
     targets[0] = word
     used = 1
     for _ in range(negative):
@@ -260,7 +260,7 @@ def _draw_targets(
 
 @compiled(inline="always")
 def _errors(hidden: Any, near: Any, used: Any, rate: Any, errors: Any) -> Any:
-    """Write the errors of one context word's predictions; return their cost."""
+    """Compute the errors of one context word's predictions; return their loss."""
     cost = 0.0
     _dots(hidden, near, used, errors)
     cost += _cost(-errors[0])
@@ -284,7 +284,7 @@ def _train_shared(
     state: Any,
     buffers: Any,
 ) -> Any:
-    """Train skip-gram on a window with shared negatives; return as `_train_pairs`.
+    """Train skip-gram on a window with shared negatives; return the same as `_train_pairs`.
 
     All scores of a window are computed before any of its output rows changes.
     """
@@ -331,22 +331,22 @@ def train_windows(
     rates: Any,
     seed: Any,
 ) -> Any:
-    """Train on some sentences. Return the summed cost and the number of predictions.
+    """Train on some sentences. Return the summed loss and the number of predictions.
 
     Args:
-        ids: The sentences' words, one after another. int32.
-        bounds: Where each sentence begins, and the end. int64.
+        ids: The words of all sentences, concatenated. int32.
+        bounds: Start of each sentence, and the end of the last. int64.
         keep: Probability of keeping each word. float32.
-        rows: Four arrays. Input rows: words, then n-gram buckets; float32, changed in place.
-            Output rows: words, or inner nodes of the Huffman tree; float32, changed in place.
-            Input rows of each word's n-grams, its own first; empty without n-grams. Where each
-            word's begin.
-        context: Three booleans. Whether the middle word is predicted from all context words
-            (CBOW), instead of from each; whether these are averaged, or summed; whether the
-            gradient of a mean is divided by their number.
+        rows: Four arrays. Input rows: words, then n-gram buckets; float32, changed in place. Output
+            rows: words, or inner nodes of the Huffman tree; float32, changed in place. Input row
+            indices of each word and its n-grams, its own first; empty without n-grams. Start of
+            each word's indices.
+        context: Three booleans. Whether the middle word is predicted from all context words (CBOW)
+            instead of from each; whether the context is averaged instead of summed; whether the
+            gradient of an average is divided by the number of words.
         prediction: The alias table of the noise words; starts, nodes and bits of the Huffman
             paths, used without noise words; the number of noise words, 0 for hierarchical softmax.
-        window: The largest distance of a context word; the actual one is random.
+        window: Maximum distance of a context word; the actual one is random.
         shared: Skip-gram: whether the predictions of a window share their noise words.
         rates: Learning rate at the first and after the last word. float32.
         seed: State of the random generator. uint64.

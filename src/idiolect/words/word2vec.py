@@ -1,9 +1,9 @@
 """word2vec (Mikolov et al. 2013, arXiv 1301.3781 and 1310.4546) with fastText's n-grams.
 
 The loops are compiled for the CPU and read ids, not batches of tensors: a step is one prediction of
-a few hundred multiplications. A training session, whose steps cost milliseconds, would take longer
-to start a step than the step takes; so this trainer is its own, and keeps the same promises. A
-killed run resumes, and with one thread it ends bit-identical to one that was not killed.
+a few hundred multiplications. A training session has an overhead of milliseconds per step, longer
+than such a step takes. Therefore this trainer is separate, with the same guarantees: a killed run
+resumes, and with one thread it ends bit-identical to an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -28,46 +28,46 @@ from idiolect.words.word_stream import EncodedWords
 __all__ = ["EpochLoss", "Word2VecConfig", "check_bounds", "keep_probabilities", "train_word2vec"]
 
 _JOB_WORDS = 20_000
-"""Words between which a thread takes its next work, and a run may be saved."""
+"""Words per job of a thread; a run may be saved between jobs."""
 _SAVE_SECONDS = 60.0
 _MIN_RATE_SHARE = 1e-4
 
 EpochLoss = list[float]
-"""The mean cost of a prediction in each epoch."""
+"""The mean loss per prediction in each epoch."""
 
 
 @dataclass(frozen=True)
 class Word2VecConfig:
-    """How to train skip-gram or CBOW."""
+    """Settings of skip-gram or CBOW."""
 
     model: Literal["skipgram", "cbow"] = "skipgram"
     dimensions: int = 100
     """Width of the vectors."""
     window: int = 5
-    """Largest distance of a context word; the actual one is random, from 1 to this."""
+    """Maximum distance of a context word; the actual one is random, from 1 to this."""
     negative: int = 5
     """Noise words for each prediction; 0 trains hierarchical softmax instead."""
     shared_negatives: bool = True
-    """Skip-gram: whether a window shares its noise words. Otherwise as word2vec.c, pair by pair."""
+    """Skip-gram: share the noise words within a window. Otherwise pair by pair, as word2vec.c."""
     epochs: int = 5
     learning_rate: float | None = None
-    """At the beginning; it falls linearly. Default: .025 for skip-gram, .05 for CBOW or n-grams."""
+    """Initial rate; it decays linearly. Default: .025 for skip-gram, .05 for CBOW or n-grams."""
     sample: float = 1e-3
-    """Words that make up a larger share of the text are subsampled; 0 keeps all."""
+    """Subsampling threshold: words with a larger share of the text are subsampled; 0 keeps all."""
     noise_exponent: float = 0.75
     """Noise words are sampled by their counts to this power; fastText uses .5."""
     cbow_mean: bool = True
-    """CBOW: average the context, or sum it."""
+    """CBOW: average the context vectors instead of summing them."""
     divide_gradient: bool = False
-    """CBOW: divide the gradient of a mean by the context's size; word2vec.c and gensim do not."""
+    """CBOW: divide the gradient by the context size if averaging; word2vec.c and gensim do not."""
     min_n: int = 0
     """Shortest character n-gram; 0 uses none. fastText: 3."""
     max_n: int = 6
     """Longest character n-gram."""
     buckets: int = 2_000_000
-    """Rows that n-grams are hashed to."""
+    """Number of rows that n-grams are hashed to."""
     threads: int = 1
-    """Threads that train without locks. With one the result is bit-reproducible."""
+    """Number of threads, which train without locks. With one, the result is bit-reproducible."""
     seed: int = 0
     rate: float = field(init=False, default=0.0)
     """The learning rate in use."""
@@ -100,10 +100,10 @@ class Word2VecConfig:
 
 
 def check_bounds(config: Any, bounds: dict[str, tuple[Any, Any]]) -> None:
-    """Check that numbers of a configuration are in range.
+    """Check that the numbers of a configuration are in range.
 
     Raises:
-        ConfigError: One is not a number of its type, or out of range.
+        ConfigError: A value has the wrong type, or is out of range.
     """
     for name, (low, high) in bounds.items():
         value = getattr(config, name)
@@ -135,12 +135,12 @@ def train_word2vec(
     Args:
         encoded: The corpus.
         words: The vocabulary.
-        counts: Occurrences of each word, decreasing.
+        counts: Occurrences of each word, in decreasing order.
         config: The settings.
-        folder: Where snapshots are kept.
+        folder: Folder for snapshots.
 
     Returns:
-        The vectors of words and, after them, of n-gram buckets; the n-grams; the epochs' losses.
+        The vectors of words, followed by those of n-gram buckets; the n-grams; the losses by epoch.
 
     Raises:
         InputError: No word was predicted from another.
@@ -165,7 +165,7 @@ def train_word2vec(
         while done < len(jobs) * config.epochs:
             end = min(done + config.threads, done - done % len(jobs) + len(jobs))
             results = list(pool.map(trainer.run, range(done, end)))
-            for spent, made in results:  # in order, so that the threads do not change the sum
+            for spent, made in results:  # ordered, so that the threads do not change the sum
                 cost += spent
                 predictions += made
             done = end
@@ -185,7 +185,7 @@ def train_word2vec(
                     trainer.arrays,
                     {"jobs": done, "losses": losses, "cost": cost, "predictions": predictions},
                 )
-    if not any(losses):  # every prediction costs something
+    if not any(losses):  # every prediction has a loss above zero
         raise InputError(
             "no two words were left together to train on",
             hint="pass more and longer texts, lower min_count, or pass sample=0",
@@ -229,11 +229,11 @@ class _Trainer:
         return {"vectors": self.vectors, "output": self.output}
 
     def place(self, done: int) -> tuple[int, int, int]:
-        """Return the epoch and number of the job after so many, and the words before it.
+        """Return the epoch and index of the next job after `done` jobs, and the words before it.
 
-        Skip-gram has another order in each epoch: in the corpus's own, the last subject is learnt
-        with the lowest rate, and after all others. CBOW keeps the corpus's order, in which its
-        vectors are better (docs/words.md).
+        Skip-gram uses another order in each epoch: in corpus order, the last topic would be learnt
+        with the lowest learning rate, and after all others. CBOW keeps the corpus order, which
+        gives better vectors (docs/words.md).
         """
         epoch, place = divmod(done, len(self.jobs))
         if epoch != self._epoch:
@@ -246,11 +246,11 @@ class _Trainer:
         return epoch, int(self._order[place]), epoch * len(self.encoded) + int(self._before[place])
 
     def words_before(self, done: int) -> int:
-        """Return the number of words read in so many jobs."""
+        """Return the number of words read in this many jobs."""
         return self.place(done)[2]
 
     def run(self, done: int) -> tuple[float, int]:
-        """Train on one run of sentences."""
+        """Train on the sentences of one job."""
         from idiolect.words.window_kernels import train_windows
 
         config = self.config

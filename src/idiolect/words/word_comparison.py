@@ -1,4 +1,4 @@
-"""The same query words in several models: how far their neighbours agree, by rank and frequency."""
+"""Compare the neighbours of query words between models, by rank and word frequency."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ _BANDS = ((0, 100), (100, 1_000), (1_000, 10_000), (10_000, 10**9))
 
 @dataclass(frozen=True)
 class Agreement:
-    """How many nearest words two models share, for words of one frequency band."""
+    """Share of nearest neighbours that two models have in common, for one frequency band."""
 
     first: str
     second: str
     band: str
-    """The places of the query words in the first model's vocabulary."""
+    """Frequency ranks of the query words in the first model's vocabulary."""
     queries: int
     overlap: dict[int, float]
-    """For each rank k, the mean share of the k nearest words that both models have."""
+    """For each rank k, the mean share of the k nearest words in common."""
 
 
 def compare_neighbours(
     models: Mapping[str, WordVectors], *, queries: int = 100, seed: int = 0
 ) -> tuple[list[Agreement], dict[str, dict[str, list[str]]]]:
-    """Compare the neighbours of query words, drawn in bands of frequency.
+    """Compare the neighbours of query words, sampled from frequency bands.
 
-    Only words that all models have are queried and counted as neighbours, so a model is not
-    different merely because its vocabulary is.
+    Only words that all models have are used as queries and neighbours, so that a different
+    vocabulary does not count as a difference.
 
     Args:
         models: Two models or more, by name.
-        queries: Query words in each band.
+        queries: Number of query words in each band.
         seed: Random seed of the query words.
 
     Returns:
-        The agreement of each two models in each band, and the five nearest words of some query
+        The agreement of each pair of models in each band, and the five nearest words of some query
         words in each model.
 
     Raises:

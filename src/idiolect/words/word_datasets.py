@@ -1,11 +1,11 @@
-"""Test sets of words, read from the forms they are published in.
+"""Word test sets, read from their published formats.
 
 | kind | a row |
 |---|---|
 | relatedness | two words and a person's score, separated by tabs, spaces or commas |
 | analogy | four words; lines that begin with `:` name sections |
 | categorisation | CSV with columns `category` and `word` |
-| preference | a relatedness file whose name begins with a relation, as those of SP-10K |
+| preference | a relatedness file whose name begins with a relation, as in SP-10K |
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _RELATIONS = ("amod", "dobj", "nsubj")
 
 @dataclass(frozen=True)
 class WordTestSet:
-    """The questions of a test set, in lower case if asked for."""
+    """The questions of a test set, optionally in lower case."""
 
     name: str
     kind: str
@@ -41,7 +41,7 @@ class WordTestSet:
 
 
 def read_test_set(path: str | Path, *, lowercase: bool = True) -> WordTestSet:
-    """Read a test set; its kind is found in its rows.
+    """Read a test set; its kind is detected from its rows.
 
     Raises:
         InputError: The file is missing or empty, or a row has too few or too many columns.
@@ -71,7 +71,7 @@ def read_test_set(path: str | Path, *, lowercase: bool = True) -> WordTestSet:
 
 
 def _rows(text: str, path: Path) -> list[tuple[int, list[str]]]:
-    """Return the number and the columns of each line that is not empty."""
+    """Return the line number and the columns of each non-empty line."""
     lines = text.splitlines()
     is_csv = bool(lines) and "," in lines[0]
     if is_csv:
@@ -88,7 +88,7 @@ def _rows(text: str, path: Path) -> list[tuple[int, list[str]]]:
 
 
 def _columns(header: list[str]) -> list[int]:
-    """Return the columns of two words and their score in a header; none without a header."""
+    """Return the columns of the two words and their score in a header; empty if there is none."""
     for names in (("word1", "word2", "similarity"), ("word 1", "word 2", "human (mean)")):
         if all(name in header for name in names):
             return [header.index(name) for name in names]
@@ -109,7 +109,7 @@ def _pairs(rows: list[tuple[int, list[str]]], path: Path) -> tuple[tuple[str, st
             ) from error
         if not math.isfinite(value):
             raise InputError(f"line {number:,} of {path}: the score is {value}", hint="remove it")
-        # MEN marks the part of speech: sun-n.
+        # MEN appends the part of speech: sun-n.
         words = [
             word[:-2] if word[-2:] in ("-n", "-v", "-j") else word
             for word in (first.strip(), second.strip())

@@ -1,8 +1,8 @@
 """Word vectors as a model for `Encoder`: a static model whose tokens are words.
 
-A text's vector is the mean of its words' vectors. With `sif`, words weigh a / (a + p(word)), and
-the direction that all texts share is removed (Arora, Liang and Ma 2017, "A simple but tough-to-beat
-baseline for sentence embeddings").
+A text's vector is the mean of its words' vectors. With `sif`, words have the weight a / (a +
+p(word)), and the common direction of all texts is removed (Arora, Liang and Ma 2017, "A simple but
+tough-to-beat baseline for sentence embeddings").
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ _UNKNOWN = "[UNK]"
 
 
 def word_model(vectors: WordVectors, *, sif: bool = False) -> LanguageModel:
-    """Make a static model of word vectors: `Encoder(word_model(vectors))` is indexed and tuned.
+    """Make a static model of word vectors; `Encoder(word_model(vectors))` can be indexed and tuned.
 
     Unknown words have a vector of zeros and weight zero.
 
     Args:
         vectors: The vectors.
-        sif: Weigh words by their rarity, and remove the words' common direction, weighted by
-            frequency. Without counts, frequency is estimated from the rank (Zipf's law).
+        sif: Weight words by their rarity, and remove the common direction of the word vectors,
+            computed with frequency weights. Without counts, frequency is estimated from the rank
+            (Zipf's law).
     """
     rows = np.concatenate([np.zeros((1, vectors.dimensions), np.float32), vectors.vectors])
     weights = np.ones(len(rows), np.float32)

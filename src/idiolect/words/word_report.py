@@ -1,4 +1,4 @@
-"""The page of an evaluation of word vectors: figures, plots and neighbours side by side."""
+"""HTML page of an evaluation of word vectors: scores, plots, and neighbours side by side."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def write_word_report(
 
     Args:
         path: The file.
-        scores: The figures of each model, all on the same test sets.
-        agreements: How far each two models agree; empty with one model.
+        scores: The scores of each model, all on the same test sets.
+        agreements: The agreement of each pair of models; empty with one model.
         examples: Neighbours of query words in each model.
     """
     parts = [
@@ -88,7 +88,7 @@ def _scores(scores: Mapping[str, Sequence[WordScore]]) -> str:
             color = f"var(--s{number % len(_COLORS)})"
             rows.append("<tr>" + _bar(name, one.score, color, answered, best=one.score == best))
         for name in column[0].baselines:
-            # Models with other words are asked other questions.
+            # Models with other vocabularies answer other questions.
             for value in dict.fromkeys(one.baselines[name] for one in column):
                 rows.append("<tr class=baseline>" + _bar(name, value, "var(--muted)"))
     return "\n".join(rows) + "</table>"
@@ -141,7 +141,7 @@ def _plot_agreement(agreements: Sequence[Agreement]) -> str:
 
 
 def _svg(figure: Figure) -> str:
-    """Return a drawing whose texts are texts, in the colors of the page, light or dark."""
+    """Return a drawing with real text, in the colors of the page, light or dark."""
     drawn = io.StringIO()
     with rc_context({"svg.fonttype": "none"}):
         figure.savefig(drawn, format="svg", metadata={"Date": None}, transparent=True)

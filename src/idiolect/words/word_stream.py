@@ -1,8 +1,7 @@
-"""Documents as words, their counts, and their ids in a file that every epoch reads again.
+"""Documents as words, their counts, and a file of word ids that every epoch reads.
 
-A corpus is read three times: to identify it, to count its words and to write their ids. After that
-an epoch reads four bytes a word from a memory-mapped file, so millions of words a second are
-trained on.
+A corpus is read three times: to fingerprint it, to count its words and to write their ids. After
+that an epoch reads four bytes per word from a file, which allows millions of words per second.
 """
 
 from __future__ import annotations
@@ -35,10 +34,10 @@ __all__ = [
 ]
 
 _MAX_SENTENCE = 1000
-"""Words of a sentence; a longer document continues in the next one, as in word2vec.c."""
+"""Maximum words of a sentence; longer documents are split, as in word2vec.c."""
 
 WORD_PATTERN = r"\w+(?:[-'’.]\w+)*"
-"""A regular expression of words, which `word_model` also splits by."""
+"""Regular expression of a word, also used by `word_model`."""
 
 _WORD = re.compile(WORD_PATTERN)
 _ROOM = 1 << 20
@@ -57,7 +56,7 @@ def split_words(document: str) -> list[str]:
 
 @dataclass(frozen=True)
 class WordCounts:
-    """The words of a vocabulary in decreasing order of their counts."""
+    """The words of a vocabulary, by decreasing count."""
 
     words: list[str]
     counts: NDArray[np.int64]
@@ -67,7 +66,7 @@ class WordCounts:
 
     @classmethod
     def of(cls, counts: Mapping[str, int], min_count: int) -> WordCounts:
-        """Keep the words that are frequent enough; of equal counts the alphabetically first leads.
+        """Keep the words that are frequent enough; equal counts are ordered alphabetically.
 
         Raises:
             InputError: No two words are frequent enough.
@@ -92,9 +91,9 @@ class EncodedWords:
     """The ids of a corpus on disk."""
 
     path: Path
-    """The file of ids: the words in the vocabulary, sentence by sentence, four bytes each."""
+    """The file of ids: the vocabulary words, sentence by sentence, four bytes each."""
     bounds: NDArray[np.int64]
-    """Where each sentence begins, and the end. (sentences + 1,)."""
+    """Start of each sentence, and the end of the last. (sentences + 1,)."""
 
     @classmethod
     def open(cls, folder: Path) -> EncodedWords:
@@ -105,9 +104,9 @@ class EncodedWords:
         return int(self.bounds[-1])
 
     def read(self, first: int, last: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """Return the ids of a run of sentences, and where in them each begins, and the end.
+        """Return the ids of a range of sentences, and their bounds within these ids.
 
-        They are read, not mapped: pages of a mapped file stay in memory.
+        The file is read, not mapped: pages of a mapped file would stay in memory.
         """
         bounds = self.bounds[first : last + 1]
         start, end = int(bounds[0]), int(bounds[-1])
@@ -115,14 +114,14 @@ class EncodedWords:
         return ids, bounds - start
 
     def jobs(self, words: int) -> list[tuple[int, int]]:
-        """Divide the sentences into runs of about so many words: first and last sentence."""
+        """Split the sentences into ranges of about this many words: first and last sentence."""
         cuts = np.searchsorted(self.bounds, np.arange(0, self.bounds[-1], words))
         edges = np.unique(np.append(cuts, len(self.bounds) - 1))
         return [(int(a), int(b)) for a, b in itertools.pairwise(edges)]
 
 
 def fingerprint(documents: Iterable[str]) -> str:
-    """Return a hash of all documents in order: a run resumes only with the same text."""
+    """Return a hash of all documents in order; a run resumes only with the same text."""
     mark = hashlib.blake2b(digest_size=16)
     with show_progress("reading the corpus") as activity:
         for number, document in enumerate(documents, 1):
@@ -150,13 +149,13 @@ def count_words(documents: Iterable[str], split: Splitter = split_words) -> Coun
 def write_ids(
     documents: Iterable[str], words: list[str], folder: Path, split: Splitter = split_words
 ) -> EncodedWords:
-    """Write the ids of the words in the vocabulary; other words are left out before windows form.
+    """Write the ids of vocabulary words; other words are removed before windows are formed.
 
     Args:
         documents: The corpus.
         words: The vocabulary.
-        folder: Where to write `ids.i32` and `bounds.npy`.
-        split: How to find words.
+        folder: Output folder of `ids.i32` and `bounds.npy`.
+        split: Splits a document into words.
     """
     places = {word: place for place, word in enumerate(words)}
     bounds = [0]

@@ -1,4 +1,4 @@
-"""`WordVectors`: words and their vectors; look up, compare, search, read and write.
+"""`WordVectors`: words and their vectors; look up, compare, search, load and save.
 
 >>> vectors = WordVectors(["heat", "warmth", "tax"], [[1, 0], [0.9, 0.1], [0, 1]])
 >>> vectors.most_similar("heat", top_k=1)[0][0]
@@ -33,14 +33,14 @@ class WordVectors:
     """Words with a vector each.
 
     Args:
-        words: The words, each once.
+        words: The words, without duplicates.
         vectors: Their vectors; memory-mapped ones stay on disk. (words, dimensions).
-        counts: Occurrences of each word in the text they were learnt from. (words,).
-        ngrams: The n-grams of which the vectors of unknown words are made.
+        counts: Occurrences of each word in the training text. (words,).
+        ngrams: The n-grams that give unknown words a vector.
         ngram_table: The vectors of n-grams. (buckets, dimensions).
 
     Raises:
-        InputError: A word occurs twice or has a space, or a vector is not of finite numbers.
+        InputError: A word is duplicated or has a space, or a vector is not finite.
     """
 
     def __init__(
@@ -87,7 +87,8 @@ class WordVectors:
     def load(cls, path: str | Path) -> Self:
         """Read vectors: safetensors, word2vec text or binary, GloVe text, each also with `.gz`.
 
-        Safetensors files are memory-mapped. The format is found in the file, not in its name.
+        Safetensors files are memory-mapped. The format is detected from the content, not from the
+        name.
 
         Raises:
             InputError: The file is missing, damaged (with the line), or a pickle.
@@ -99,10 +100,11 @@ class WordVectors:
         )
 
     def save(self, path: str | Path) -> None:
-        """Write the vectors, in the format of the file's ending.
+        """Write the vectors in the format of the file's extension.
 
-        `.txt` and `.vec` are word2vec's text, `.glove` is GloVe's, `.bin` word2vec's binary format,
-        and everything else safetensors, which alone keeps counts and n-grams.
+        `.txt` and `.vec` are word2vec's text format, `.glove` is GloVe's, `.bin` is word2vec's
+        binary format, and everything else is safetensors, the only one that keeps counts and
+        n-grams.
         """
         ngrams = self.ngrams
         sizes = (ngrams.min_n, ngrams.max_n, ngrams.buckets) if ngrams else None
@@ -121,10 +123,10 @@ class WordVectors:
         return word in self._places
 
     def __getitem__(self, word: str) -> NDArray[np.float32]:
-        """Return a word's vector; that of an unknown word is made of its n-grams, if there are any.
+        """Return a word's vector; an unknown word's is computed from n-grams, if there are any.
 
         Raises:
-            InputError: The word is unknown.
+            InputError: The word has no vector.
         """
         place = self._places.get(word)
         if place is not None:
@@ -145,7 +147,7 @@ class WordVectors:
 
     @cached_property
     def directions(self) -> NDArray[np.float32]:
-        """The vectors scaled to length one; zeros stay zeros. (words, dimensions)."""
+        """The vectors scaled to unit length; zeros stay zero. (words, dimensions)."""
         norms = np.linalg.norm(self.vectors, axis=1, keepdims=True)
         return np.asarray(self.vectors / np.maximum(norms, 1e-12), np.float32)
 
@@ -164,10 +166,10 @@ class WordVectors:
         """Return the nearest words by cosine, without the given ones.
 
         Args:
-            word: A word, or several whose directions are added.
+            word: A word, or several whose unit vectors are added.
             top_k: Number of words.
-            negative: Words whose directions are subtracted.
-            max_words: Search only the first, most frequent words.
+            negative: Words whose unit vectors are subtracted.
+            max_words: Search only this many of the most frequent words.
 
         Raises:
             InputError: A word is unknown.
@@ -184,8 +186,8 @@ class WordVectors:
     def similar_to_term(self, term: str, top_k: int = 3) -> list[Neighbour]:
         """Return the words nearest to a term; none if it has a word without a vector.
 
-        A term of several words is looked up joined by `_`, as in training with phrases. Otherwise
-        the directions of its words are added.
+        A term of several words is first looked up joined by `_`, as in training with phrases.
+        Otherwise the unit vectors of its words are added.
 
         >>> vectors = WordVectors(["heat", "pump", "boiler"], [[1, 0], [0, 1], [1, 1]])
         >>> vectors.similar_to_term("Heat pump", 1)[0][0]

@@ -1,1 +1,1 @@
-"""Conversations: reading them, rendering them, and fine-tuning on their answers."""
+"""Conversations: read them, render them with a chat template, and fine-tune on the answers."""

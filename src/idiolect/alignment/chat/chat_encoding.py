@@ -1,15 +1,14 @@
 """Conversations as token ids, with a mask of the tokens that the assistant writes.
 
-The mask comes from rendering the conversation again and again: up to an answer, with the start of
-an answer at its end, and up to and including that answer. What the second has more than the first
-is what the assistant writes. This is right for every template whose text grows with the
-conversation, also for one that adds a system message of its own (SmolLM2), because each rendering
-begins with the first message; a template needs no `{% generation %}` marks. White space after the
-end token, such as the line break of ChatML, is not written by the assistant: it stops at that
-token.
+The mask is found by rendering the conversation twice for each answer: up to the answer with the
+generation prompt at the end, and up to and including the answer. The text that the second rendering
+adds is written by the assistant. This is right for every template whose text grows with the
+conversation, even if it adds its own system message (SmolLM2), because each rendering begins with
+the first message. No `{% generation %}` marks are needed. White space after the end token, such as
+the line break of ChatML, is not part of the answer: the assistant stops at that token.
 
-A template that renders an answer differently once more messages follow (some remove the reasoning
-from earlier answers) does not grow. Each answer of such a conversation is an example of its own.
+A template may render an answer differently when more messages follow (some remove the reasoning
+from earlier answers). Then the text does not grow, and each answer becomes its own example.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ __all__ = [
 ]
 
 LossOn = Literal["completion", "all"]
-"""Whether the loss is of what the assistant writes, or of every token."""
+"""Which tokens have a loss: those that the assistant writes, or all."""
 
 PLAIN_TEMPLATE = (
     "{% for message in messages %}"
@@ -45,23 +44,23 @@ PLAIN_TEMPLATE = (
     "{% else %}### Instruction:\n{{ message['content'] }}\n\n{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}### Response:\n{% endif %}"
 )
-"""The form of a model that has no template of its own: Alpaca's headings, without new tokens."""
+"""Template for models without one: Alpaca's headings, without new tokens."""
 
 
 @dataclass(frozen=True)
 class EncodedText:
-    """A text to learn."""
+    """A training text."""
 
     ids: list[int]
     """The token ids."""
     written: list[bool]
-    """Which of them are to be predicted."""
+    """True for the tokens that are predicted."""
 
 
 def give_template(tokenizer: Tokenizer) -> bool:
-    """Give a model without a chat template the plain one; return whether it had none.
+    """Give a model without a chat template a plain one; return whether it had none.
 
-    The template is saved with the model, so that `idiolect chat` uses the form it was tuned on.
+    The template is saved with the model, so that `idiolect chat` uses the format it was tuned on.
     """
     if find_chat_template(tokenizer) is not None:
         return False
@@ -72,16 +71,16 @@ def give_template(tokenizer: Tokenizer) -> bool:
 def encode_conversation(
     tokenizer: Tokenizer, conversation: Conversation, *, loss_on: LossOn = "completion"
 ) -> list[EncodedText]:
-    """Return the ids of a conversation and its mask; of one that does not grow, several.
+    """Return a conversation as ids with a mask; several texts if the rendering does not grow.
 
     Args:
         tokenizer: The tokenizer, with a chat template if the conversation has messages.
         conversation: The conversation.
-        loss_on: What is predicted.
+        loss_on: Which tokens are predicted.
 
     Raises:
         InputError: The model has no chat template.
-        CheckpointError: The template raises, or hides where an answer begins.
+        CheckpointError: The template raises an error, or does not show where an answer begins.
     """
     if not conversation.messages:
         prompt, completion = encode_completion(
@@ -104,15 +103,15 @@ def encode_conversation(
 
 
 def encode_prompt(tokenizer: Tokenizer, prompt: str | Sequence[Message]) -> list[int]:
-    """Return the ids that a completion continues: of a plain text, or of messages rendered.
+    """Return the ids of a prompt: a plain text, or messages rendered with a generation prompt.
 
     Raises:
-        InputError: Messages, and the model has no chat template.
+        InputError: The prompt has messages, and the model has no chat template.
     """
     if isinstance(prompt, str):
         ids = tokenizer.encode(prompt)
         end = tokenizer.eos_token_id
-        if ids[-1:] == [end] and ids != [end]:  # a tokenizer that ends every text (T5)
+        if ids[-1:] == [end] and ids != [end]:  # some tokenizers append an end token (T5)
             ids = ids[:-1]
         start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else end
         return ids or ([] if start is None else [start])
@@ -125,11 +124,11 @@ def encode_completion(
 ) -> tuple[list[int], list[int]]:
     """Return the ids of a prompt and of its completion, which ends with the end token.
 
-    The prompt's ids are those that generation starts from, whatever follows.
+    The prompt's ids are the same that generation starts from, whatever the completion is.
 
     Raises:
-        InputError: Messages, and the model has no chat template.
-        CheckpointError: The template hides where the answer begins.
+        InputError: The prompt has messages, and the model has no chat template.
+        CheckpointError: The template does not show where the answer begins.
     """
     if isinstance(prompt, str):
         prompt_ids = encode_prompt(tokenizer, prompt)
@@ -149,7 +148,7 @@ def encode_completion(
 
 
 def _answer_spans(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[tuple[str, str]]:
-    """Return, for each answer, the text it continues and the text with it."""
+    """Return, for each answer, the text before it and the text that includes it."""
     spans = []
     for place, message in enumerate(messages):
         if message["role"] != "assistant":
@@ -158,7 +157,7 @@ def _answer_spans(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[tup
         through = render_chat(tokenizer, messages[: place + 1], add_generation_prompt=False)
         content = message["content"].strip()
         if not through.startswith(until):
-            # The start of an answer is written otherwise than the answer itself.
+            # The generation prompt differs from the way the answer itself begins.
             until = render_chat(tokenizer, messages[:place], add_generation_prompt=False)
             start = through.find(content, len(until))
             until = through[:start] if through.startswith(until) and start >= 0 else through
@@ -174,7 +173,7 @@ def _answer_spans(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[tup
 def _encode(
     tokenizer: Tokenizer, text: str, ranges: Sequence[tuple[int, int]], loss_on: LossOn
 ) -> EncodedText:
-    """Encode a rendered text, and find the tokens of the ranges of characters."""
+    """Encode a rendered text, and mark the tokens in the given character ranges."""
     ((ids, offsets),) = tokenizer.encode_with_offsets(
         [text], add_special_tokens=False, parse_special_tokens=True
     )

@@ -5,9 +5,10 @@
     {"instruction": "…", "input": "…", "output": "…"}
     {"prompt": "…", "response": "…"}
 
-A conversation begins with at most one system message and then a user; user and assistant take
-turns, and what a tool returns stands between two turns of the assistant. One whose roles are in
-another order cannot be rendered and is left out: it is counted, and named by its line.
+A conversation begins with at most one system message, followed by a user message; user and
+assistant alternate, and tool results stand between two assistant messages. A conversation with
+another order of roles cannot be rendered: it is left out, counted, and reported with its line
+number.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ _ROLES = {
     "tool": "tool",
     "function": "tool",
 }
-"""The names that published sets give to the four roles."""
+"""Role names of published data sets, mapped to the four roles."""
 _NEXT = {
     None: ("system", "user"),
     "system": ("user",),
@@ -54,7 +55,7 @@ _NEXT = {
     "assistant": ("user", "tool"),
     "tool": ("assistant", "tool"),
 }
-"""Which role may follow another."""
+"""Which roles may follow each role."""
 _RESPONSES = ("response", "completion", "output", "answer")
 
 
@@ -67,21 +68,21 @@ class Conversation:
     """A conversation that ends with an answer, or a plain prompt with its response."""
 
     messages: tuple[Message, ...]
-    """The messages; of a plain text, none."""
+    """The messages; empty for a plain text."""
     prompt: str = ""
-    """The plain prompt, which is not rendered by a template."""
+    """The plain prompt, used without a chat template."""
     response: str = ""
-    """Its continuation."""
+    """Its completion."""
 
 
 def read_messages(turns: Any) -> tuple[Message, ...]:
-    """Return messages under the standard names, in an order that can be rendered.
+    """Return messages with standard role names, in an order that can be rendered.
 
     Args:
         turns: A list of `{"role", "content"}` or of `{"from", "value"}`.
 
     Raises:
-        InvalidRecordError: It is no such list, or its roles are out of order.
+        InvalidRecordError: The value is no such list, or the order of roles is wrong.
     """
     if not isinstance(turns, Sequence) or isinstance(turns, str) or not turns:
         raise InvalidRecordError("no messages")
@@ -107,7 +108,7 @@ def conversation_of(record: Mapping[str, Any]) -> Conversation:
     """Return the conversation of a record in any of the known forms.
 
     Raises:
-        InvalidRecordError: It has none of them, its roles are out of order, or an answer is empty.
+        InvalidRecordError: The form is unknown, the order of roles is wrong, or an answer is empty.
     """
     for name in ("messages", "conversations"):
         if name in record:
@@ -162,7 +163,7 @@ def read_conversations(
 def check_left_out(
     path: Path, left_out: Skipped, used: int, max_unreadable: float, what: str
 ) -> None:
-    """Refuse a file of which too many records, or all, were left out.
+    """Raise an error if too many records of a file, or all, were left out.
 
     Raises:
         InputError: The message counts and names them.

@@ -1,4 +1,4 @@
-"""`fine_tune`: train a language model on conversations (SFT)."""
+"""`fine_tune`: supervised fine-tuning (SFT) of a language model on conversations."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = ["alignment_config", "fine_tune", "longest_text"]
 
 
 def alignment_config(**values: Any) -> TrainingConfig:
-    """Return the default settings: 16 texts a step, a rate of 2e-5, full precision, no decay.
+    """Return the defaults: 16 texts a step, a learning rate of 2e-5, fp32, no weight decay.
 
     Args:
         values: Fields of `TrainingConfig` to override.
@@ -63,15 +63,15 @@ def fine_tune(
 
     Args:
         model: The model, whose network is changed in place; or a name or path to load.
-        conversations: What it shall answer.
+        conversations: The training conversations.
         output_dir: The run's folder; see `RunFolder`. The finished model is in `output_dir/model`.
         epochs: Passes over the conversations.
         steps: Steps of the whole run, instead of `epochs`.
-        validation: Conversations whose loss is measured, and that are not trained on.
-        loss_on: What is predicted: what the assistant writes, or every token.
-        packing: Fill each row with several conversations, which do not see one another.
-        train: What trains; see `Train`.
-        lora: Size and place of the adapters, with `train="rows+lora"`.
+        validation: Held-out conversations for the validation loss.
+        loss_on: Tokens with a loss: those that the assistant writes, or all.
+        packing: Fill each row with several conversations, which cannot attend to one another.
+        train: Which parameters train; see `Train`.
+        lora: Rank and target modules of the adapters, with `train="rows+lora"`.
         config: Training settings, by default `alignment_config()`. Conversations that are longer
             than `max_length` are cut; those whose prompt alone is are left out. Both are counted.
         tensorboard: Write TensorBoard events to `output_dir/events`.
@@ -144,7 +144,7 @@ def _encode_all(
     length: int,
     what: str,
 ) -> list[EncodedText]:
-    """Return encoded conversations; count those that are cut or left out."""
+    """Return encoded conversations; count those that are truncated or left out."""
     found, left_out, cut = [], list[int](), 0
     for number, conversation in enumerate(conversations, 1):
         for text in encode_conversation(model.tokenizer, conversation, loss_on=loss_on):

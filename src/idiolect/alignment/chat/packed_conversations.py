@@ -1,4 +1,4 @@
-"""Encoded conversations as rows of a batch: one a row, or several that do not see one another."""
+"""Batches of encoded conversations: one per row, or several that do not see one another."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["conversation_batch", "pack_conversations"]
 
 
 def pack_conversations(lengths: Sequence[int], room: int) -> list[list[int]]:
-    """Divide conversations among rows, the longest first, each into the fullest row with room.
+    """Assign conversations to rows, the longest first, each to the fullest row with room.
 
-    Best-fit decreasing: rows are nearly full, no conversation is cut, and the result depends on
-    the lengths only.
+    This is best-fit decreasing: rows are nearly full, no conversation is cut, and the result
+    depends only on the lengths.
 
     >>> pack_conversations([5, 9, 4, 1], 10)
     [[1], [0, 2, 3]]
@@ -28,7 +28,7 @@ def pack_conversations(lengths: Sequence[int], room: int) -> list[list[int]]:
     """
     rows: list[list[int]] = []
     free: list[list[int]] = [[] for _ in range(room + 1)]
-    """Rows by the room they have left."""
+    """Rows by their free room."""
     for number in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         length = lengths[number]
         left = next((size for size in range(length, room + 1) if free[size]), None)
@@ -43,11 +43,11 @@ def pack_conversations(lengths: Sequence[int], room: int) -> list[list[int]]:
 
 
 def conversation_batch(rows: Sequence[Sequence[EncodedText]], pad_id: int) -> Batch:
-    """Return rows of conversations with the label of each token that comes before a written one.
+    """Return rows of conversations; each token that precedes a written one is labelled with it.
 
     Args:
         rows: The conversations of each row.
-        pad_id: Fills short rows; masked, so any id will do.
+        pad_id: Padding token; masked, so any id will do.
     """
     longest = max(sum(len(text.ids) for text in row) for row in rows)
     shape = (len(rows), longest)
@@ -58,7 +58,7 @@ def conversation_batch(rows: Sequence[Sequence[EncodedText]], pad_id: int) -> Ba
         for number, text in enumerate(row, 1):
             end = start + len(text.ids)
             ids[place, start:end], documents[place, start:end] = text.ids, number
-            # The token before predicts it; the first of a conversation has none before it.
+            # The preceding token predicts it; the first token of a conversation has none.
             own = np.where(text.written, text.ids, IGNORE_INDEX)[1:]
             labels[place, start : end - 1] = own
             start = end

@@ -1,7 +1,7 @@
-"""`SupervisedTuning`: the objective that fine-tunes a language model on the answers it shall write.
+"""`SupervisedTuning`: the objective of supervised fine-tuning (SFT).
 
-The loss is the cross-entropy of the written tokens only, or of all (Ouyang et al. 2022,
-2203.02155). It is a mean over all of a step's tokens, however they are divided.
+The loss is the cross-entropy of the assistant's tokens only, or of all tokens (Ouyang et al. 2022,
+2203.02155). It is a mean over all tokens of a step, however the step is split.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ _EVALUATED = 16
 
 
 class SupervisedTuning(RowwiseObjective):
-    """Predict what the assistant writes.
+    """Predict the tokens that the assistant writes.
 
     Args:
         network: A causal network with a language-model head.
         texts: The conversations.
-        rows: The numbers of the conversations of each row.
-        pad_id: Fills short rows.
+        rows: The indices of the conversations in each row.
+        pad_id: Padding token id.
 
     Raises:
-        ConfigError: The network does not read from left to right.
-        InputError: It has no language-model head.
+        ConfigError: The network is not causal.
+        InputError: The network has no language-model head.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class SupervisedTuning(RowwiseObjective):
         return self._batch(rows.sources)
 
     def loss(self, network: Network, batch: Batch) -> Tensor:
-        """Return the loss summed over the written tokens."""
+        """Return the loss summed over the predicted tokens."""
         return language_loss(network, batch)
 
     def mean_loss(self, network: Network) -> float:

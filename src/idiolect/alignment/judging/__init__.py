@@ -1,1 +1,1 @@
-"""Judging pairs of answers, and how well a judge agrees with people."""
+"""Judge pairs of answers, and measure how well a judge agrees with people."""

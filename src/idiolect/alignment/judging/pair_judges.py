@@ -1,7 +1,7 @@
 """Judges of pairs of answers: by a reward model, by log-probability, or by a chat endpoint.
 
-A judge returns, for each pair, the probability that the first answer is better. One that reads both
-answers at once may prefer a place; `win_rate` therefore asks for both orders.
+A judge returns, for each pair, the probability that the first answer is better. A judge that reads
+both answers at once may have a position bias; `win_rate` therefore asks for both orders.
 """
 
 from __future__ import annotations
@@ -68,14 +68,14 @@ class AnswerPair:
 
 
 class PairJudge(Protocol):
-    """Says which of two answers is better."""
+    """Decides which of two answers is better."""
 
     def __call__(self, pairs: Sequence[AnswerPair]) -> NDArray[np.float64]:
         """Return the probability that the first answer is better. Shape: (pairs,)."""
 
 
 class RewardJudge:
-    """The answer that a reward model scores higher."""
+    """Prefers the answer that a reward model scores higher."""
 
     def __init__(self, model: RewardModel) -> None:
         self.model = model
@@ -88,7 +88,7 @@ class RewardJudge:
 
 
 class LikelihoodJudge:
-    """The answer that a language model finds likelier, per token.
+    """Prefers the answer with the higher mean log-probability per token in a language model.
 
     Args:
         model: A causal language model.
@@ -120,18 +120,18 @@ class LikelihoodJudge:
         return chances
 
     def _cut(self, side: EncodedCompletion) -> EncodedCompletion:
-        """Leave out the beginning of a prompt that does not fit."""
+        """Truncate a prompt that does not fit, on the left."""
         completion = side.completion_ids[: self._longest // 2]
         room = self._longest - len(completion)
         return EncodedCompletion(side.prompt_ids[-room:], completion)
 
 
 class EndpointJudge:
-    """A chat model behind an OpenAI-compatible endpoint.
+    """Asks a chat model behind an OpenAI-compatible endpoint.
 
     Args:
-        url: Of the API, such as `http://localhost:8000/v1`.
-        model: The model's name there.
+        url: Base URL of the API, such as `http://localhost:8000/v1`.
+        model: The model's name at the endpoint.
         key: Sent as a bearer token.
 
     Raises:
@@ -148,7 +148,7 @@ class EndpointJudge:
 
         Raises:
             OfflineError: The server cannot be reached, or stops answering.
-            InputError: The server refuses the request, or answers in another form.
+            InputError: The server rejects the request, or its reply has another form.
         """
         asked = track(pairs, "asking the judge, pairs", len(pairs))
         return np.array([self._ask(pair) for pair in asked])
@@ -165,18 +165,18 @@ class EndpointJudge:
 
 @dataclass(frozen=True)
 class WinRate:
-    """How often the first of two systems is better."""
+    """How often the first of two systems is judged better."""
 
     pairs: int
     win_rate: float
-    """Mean probability of the first system's answers, over both orders; 0.5 is a draw."""
+    """Mean probability that the first system is better, over both orders; 0.5 is a tie."""
     low: float
     high: float
-    """95 % interval, by resampling pairs."""
+    """95 % bootstrap interval over pairs."""
     consistent: float
     """Share of pairs with the same verdict in both orders."""
     first_place: float
-    """Mean probability that a judge gives to the answer it reads first; 0.5 without a bias."""
+    """Mean probability of the answer that the judge reads first; 0.5 without position bias."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return all values, for JSON."""
@@ -191,8 +191,8 @@ def win_rate(
     Args:
         judge: The judge.
         pairs: The answers of two systems.
-        samples: Resamples of the interval.
-        seed: Random seed of the resamples.
+        samples: Number of bootstrap samples.
+        seed: Random seed of the bootstrap.
 
     Raises:
         InputError: There are no pairs.
@@ -216,7 +216,7 @@ def win_rate(
 
 
 def as_margins(judge: PairJudge, preferences: Sequence[Preference]) -> NDArray[np.float64]:
-    """Return the log-odds that a judge, asked in both orders, gives to each chosen answer."""
+    """Return a judge's log-odds for each chosen answer, from both orders."""
     pairs = [AnswerPair(p.prompt, p.chosen, p.rejected) for p in preferences]
     backward = [AnswerPair(p.prompt, p.rejected, p.chosen) for p in preferences]
     mean = ((judge(pairs) + 1 - judge(backward)) / 2).clip(1e-6, 1 - 1e-6)

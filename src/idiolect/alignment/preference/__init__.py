@@ -1,1 +1,1 @@
-"""Tuning on preferences: DPO, IPO, KTO, ORPO, SimPO."""
+"""Preference tuning: DPO, IPO, KTO, ORPO, SimPO."""

@@ -1,4 +1,4 @@
-"""Completions of prompts as a batch: one row, or two sides of a pair, for each example."""
+"""Batches of prompts with completions: one completion, or the two sides of a pair."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["CompletionBatch", "EncodedCompletion", "TextScores", "score_texts", 
 
 @dataclass(frozen=True)
 class EncodedCompletion:
-    """A prompt and its completion, which are read as one text."""
+    """The token ids of a prompt and its completion, which form one text."""
 
     prompt_ids: list[int]
     completion_ids: list[int]
@@ -33,21 +33,21 @@ class EncodedCompletion:
 class CompletionBatch(Batch):
     """Texts of examples: `input_ids`, `attention_mask` and `labels` are (examples, sides, length).
 
-    A label is the next token; those of a prompt are given only where it is to be predicted too.
+    A label is the next token. Tokens of a prompt have labels only if they are predicted as well.
     """
 
     completion: Tensor
     """Which labels belong to the completion. (examples, sides, length), bool."""
     reference: Tensor
-    """The reference's log-probability of each completion. (examples, sides)."""
+    """The reference model's log-probability of each completion. (examples, sides)."""
     good: Tensor
     """Whether a judged completion is good. (examples,), bool."""
     divergence: Tensor
-    """Of the whole step, for KTO. (examples,)."""
+    """KTO's KL estimate of the whole step. (examples,)."""
     token_weight: Tensor
-    """Examples for each labelled token of the chosen texts of the whole step. (examples,)."""
+    """Examples divided by labelled tokens of the chosen texts, in the whole step. (examples,)."""
     measured: bool = False
-    """Whether only the log-ratios are wanted, not a loss."""
+    """Whether to compute only the log-ratios, without a loss."""
 
     @classmethod
     def of(
@@ -63,9 +63,9 @@ class CompletionBatch(Batch):
 
         Args:
             examples: The sides of each example.
-            pad_id: Fills short texts; masked, so any id will do.
+            pad_id: Padding token; masked, so any id will do.
             label_prompts: Label the tokens of the first sides' prompts as well.
-            reference: The reference's log-probabilities; by default zero.
+            reference: The reference model's log-probabilities; by default zero.
             good: Whether each example is good; by default all are.
         """
         sides = len(examples[0])
@@ -97,31 +97,31 @@ class CompletionBatch(Batch):
         return len(self)
 
     def with_divergence(self, value: float) -> Self:
-        """Return the batch with the divergence of the step."""
+        """Return the batch with the KL estimate of the step."""
         return replace(self, divergence=torch.full_like(self.divergence, value))
 
     def side(self, number: int) -> Self:
-        """Return the batch with one side of each example."""
+        """Return the batch with only one side of each example."""
         names = ("input_ids", "attention_mask", "labels", "completion", "reference")
         return replace(self, **{name: getattr(self, name)[:, number, None] for name in names})
 
 
 @dataclass(frozen=True)
 class TextScores:
-    """What a network thinks of a batch of texts. Shape: all (examples, sides)."""
+    """Log-probabilities of a batch of texts. Shape: all (examples, sides)."""
 
     log_probs: Tensor
     """Log-probability of each completion, summed over its tokens."""
     lengths: Tensor
     """Tokens of each completion."""
     labelled: Tensor
-    """Log-probability of all labelled tokens, those of prompts included."""
+    """Log-probability of all labelled tokens, including those of prompts."""
     entropy: Tensor
     """Mean entropy of the predictions, in nats. No gradient."""
 
 
 def used_length(mask: Tensor) -> int:
-    """Return up to which column a mask has text. Shape: (rows, length)."""
+    """Return the length up to the last column with text. Shape: (rows, length)."""
     return int((mask > 0).any(0).nonzero().amax()) + 1
 
 

@@ -1,12 +1,12 @@
-"""Losses over the log-probabilities of completions, one value for each example.
+"""Preference losses on the log-probabilities of completions, one value for each example.
 
-DPO     −log σ(β·Δ), Δ the difference of the log-ratios to the reference, each a sum over the
+DPO     −log σ(β·Δ), Δ the difference of the log-ratios to the reference model, each a sum over the
 completion (Rafailov et al. 2023, 2305.18290)
 IPO     (Δ − 1/(2β))², with log-ratios averaged over tokens, as its authors ran it (Azar et al.
 2023, 2310.12036)
-KTO     1 − σ(β(r − z)) of a good completion and 1 − σ(β(z − r)) of a bad one, z the policy's
-divergence from the reference (Ethayarajh et al. 2024, 2402.01306)
-ORPO    −β·log σ(log odds ratio), added to the loss of the chosen text (Hong et al. 2024,
+KTO     1 − σ(β(r − z)) of a desirable completion and 1 − σ(β(z − r)) of an undesirable one, z the
+KL divergence of the policy from the reference (Ethayarajh et al. 2024, 2402.01306)
+ORPO    −β·log σ(log odds ratio), added to the NLL of the chosen text (Hong et al. 2024,
 2403.07691)
 SimPO   −log σ(β·Δ − γ) of averaged log-probabilities, without a reference (Meng et al. 2024,
 2405.14734)
@@ -30,8 +30,8 @@ def dpo_loss(
 
     Args:
         chosen_ratio: log π/π_ref of the chosen completions, summed over their tokens.
-        rejected_ratio: The same of the rejected ones.
-        beta: How closely the policy stays at the reference; the larger, the closer.
+        rejected_ratio: The same for the rejected completions.
+        beta: Strength of the KL penalty; the larger, the closer the policy stays to the reference.
         label_smoothing: The assumed share of wrong labels (Mitchell 2023, "cDPO").
     """
     difference = beta * (chosen_ratio - rejected_ratio)
@@ -58,7 +58,8 @@ def kto_loss(
     Args:
         ratio: log π/π_ref, summed over the completion.
         good: Whether each completion is good.
-        divergence: The mean log-ratio of completions of other prompts, at least 0, no gradient.
+        divergence: The KL estimate: the mean log-ratio of mismatched completions (written for other
+            prompts), at least 0, no gradient.
         beta: As in `dpo_loss`.
         desirable_weight: Weight of good completions.
         undesirable_weight: Weight of bad ones.
@@ -69,7 +70,7 @@ def kto_loss(
 
 
 def orpo_loss(chosen: Tensor, rejected: Tensor, *, beta: float) -> Tensor:
-    """Return ORPO's loss without that of the chosen text; inputs are mean log-probabilities."""
+    """Return ORPO's odds-ratio term; inputs are mean log-probabilities."""
     odds = (chosen - rejected) - (_log1mexp(chosen) - _log1mexp(rejected))
     return -beta * F.logsigmoid(odds)
 
@@ -78,8 +79,8 @@ def simpo_loss(chosen: Tensor, rejected: Tensor, *, beta: float, gamma: float) -
     """Return SimPO's loss; inputs are mean log-probabilities. Shape: all (pairs,).
 
     Args:
-        chosen: Of the chosen completions.
-        rejected: Of the rejected ones.
+        chosen: Mean log-probabilities of the chosen completions.
+        rejected: Mean log-probabilities of the rejected completions.
         beta: Scale of the difference.
         gamma: The margin γ, subtracted after scaling. The paper's tables list γ/β.
     """

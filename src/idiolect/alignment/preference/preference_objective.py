@@ -1,4 +1,4 @@
-"""`PreferenceObjective`: DPO, IPO, KTO, ORPO and SimPO, one objective with another loss each."""
+"""`PreferenceObjective`: DPO, IPO, KTO, ORPO and SimPO, one objective with different losses."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _BETAS: dict[str, float] = {"dpo": 0.1, "ipo": 0.1, "kto": 0.1, "orpo": 0.1, "si
 
 @dataclass(frozen=True, kw_only=True)
 class PreferenceSettings:
-    """How preferences are weighed.
+    """The loss of preference tuning and its parameters.
 
     Raises:
         ConfigError: A value is out of its range, or does not belong to the loss.
@@ -50,7 +50,7 @@ class PreferenceSettings:
     """Scale of the difference in log-probability; 2 for SimPO, 0.1 for the others by default. With
     a reference, the larger it is, the closer the policy stays to it."""
     gamma: float = 1.0
-    """SimPO's margin."""
+    """SimPO's target margin γ."""
     label_smoothing: float = 0.0
     """DPO: the assumed share of wrong labels."""
     desirable_weight: float = 1.0
@@ -80,27 +80,27 @@ class PreferenceSettings:
 
     @property
     def has_reference(self) -> bool:
-        """Whether the loss compares with the model before the run."""
+        """Whether the loss uses a reference model."""
         return self.loss in ("dpo", "ipo", "kto")
 
 
 class PreferenceObjective(RowwiseObjective):
-    """Prefer some completions to others.
+    """Train a policy to prefer the chosen completions.
 
-    Dropout is off, so that a difference between policy and reference is one of weights alone.
+    Dropout is off, so that policy and reference differ only in their weights.
 
     Args:
         network: A causal network with a language-model head.
-        examples: The sides of each: chosen and rejected; for KTO the completion, and that of
-            another prompt.
+        examples: The sides of each: chosen and rejected; for KTO the completion, and one of another
+            prompt.
         settings: The loss.
-        reference: The reference's log-probability of each completion. (examples, sides).
+        reference: The reference model's log-probability of each completion. (examples, sides).
         good: Whether each example is good, for KTO.
-        pad_id: Fills short rows.
+        pad_id: Padding token id.
 
     Raises:
-        ConfigError: The network does not read from left to right.
-        InputError: It has no language-model head.
+        ConfigError: The network is not causal.
+        InputError: The network has no language-model head.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class PreferenceObjective(RowwiseObjective):
         return self.batch(rows.sources)
 
     def batch(self, numbers: Sequence[int]) -> CompletionBatch:
-        """Make a batch of the examples of these numbers."""
+        """Make a batch of the examples with these indices."""
         return CompletionBatch.of(
             [self.examples[number] for number in numbers],
             pad_id=self.pad_id,
@@ -134,10 +134,10 @@ class PreferenceObjective(RowwiseObjective):
         )
 
     def accumulate(self, batch: CompletionBatch, step: StepContext) -> float:  # type: ignore[override]
-        """Add the gradients of this process's examples, for KTO given the whole step's divergence.
+        """Add the gradients of this process's examples; KTO first measures the step's KL estimate.
 
-        The divergence is the mean log-ratio of completions of other prompts, clamped at zero; it
-        has no gradient, so it is measured before.
+        The estimate is the mean log-ratio of mismatched completions over the whole step, clamped at
+        zero. It has no gradient, so it is computed before the loss.
         """
         self._measured.clear()
         if self.settings.loss == "kto":
@@ -157,9 +157,9 @@ class PreferenceObjective(RowwiseObjective):
         return losses.sum()
 
     def metrics(self) -> dict[str, float]:
-        """Return the mean rewards, their margin and how often it is positive, of the last step.
+        """Return the last step's mean rewards, their margin and the share of positive margins.
 
-        In DPO the log-probability of chosen completions usually falls too: watch it.
+        DPO usually lowers the log-probability of chosen completions as well, so monitor it.
         """
         joined = {name: torch.cat(parts) for name, parts in sorted(self._measured.items())}
         return {name: float(values.mean()) for name, values in joined.items() if len(values)}

@@ -6,8 +6,8 @@
     instruction, output_1, output_2, preference   a judged pair: the better one, 1 or 2 (or between)
     prompt, completion, label                     one judged completion (KTO)
 
-A pair whose sides are equal, or of which one is empty, teaches nothing and is left out: it is
-counted, and named by its line. So is a tie.
+A pair with equal sides or an empty side teaches nothing and is left out: it is counted, and
+reported with its line number. So is a tie.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ __all__ = [
 ]
 
 Prompt: TypeAlias = str | tuple[Message, ...]
-"""A plain text, or messages that end with the user's."""
+"""A plain text, or messages that end with a user message."""
 
 _HH_TURN = re.compile(r"\n\n(Human|Assistant):")
 _HH_ROLES = {"Human": "user", "Assistant": "assistant"}
 _LABELS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
-"""Labels as texts: a cell of CSV is a text, and a column of Parquet may hold numbers."""
+"""Labels as text: CSV cells are text, and a Parquet column may hold numbers."""
 _SIDES = (("output_1", "output_2"), ("response1", "response2"), ("response 1", "response 2"))
 
 
 class _TieError(InvalidRecordError):
-    """Neither side is better: no fault of the file."""
+    """Neither side is better, which is no error of the file."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,12 @@ class Preference:
     chosen: str
     rejected: str
     margin: float = 0.0
-    """By how much it is better, for a reward model."""
+    """By how much the chosen one is better, for a reward model."""
 
 
 @dataclass(frozen=True)
 class JudgedCompletion:
-    """A completion that is good or bad."""
+    """A completion judged as good or bad."""
 
     prompt: Prompt
     completion: str
@@ -93,7 +93,7 @@ def read_preferences(
 def read_judged_completions(
     path: Path, *, skipped: Skipped | None = None, max_unreadable: float = MAX_UNREADABLE
 ) -> list[JudgedCompletion]:
-    """Read completions with a label each, or both sides of each preference.
+    """Read judged completions; both sides of a preference are read as a good and a bad one.
 
     Args:
         path: The file.
@@ -112,7 +112,7 @@ def read_judged_completions(
 def read_pairs(
     path: Path, *, skipped: Skipped | None = None, max_unreadable: float = MAX_UNREADABLE
 ) -> list[tuple[Prompt, str, str]]:
-    """Read the answers of two systems to the same prompts, which need no judgement.
+    """Read the answers of two systems to the same prompts; no preference is needed.
 
     Args:
         path: A file with `output_1` and `output_2` in each record.
@@ -126,7 +126,7 @@ def read_pairs(
 
 
 def judged_completions(preferences: Sequence[Preference]) -> list[JudgedCompletion]:
-    """Return both sides of each preference as completions that are good or bad."""
+    """Return both sides of each preference as a good and a bad completion."""
     return [
         JudgedCompletion(one.prompt, text, good)
         for one in preferences
@@ -135,7 +135,7 @@ def judged_completions(preferences: Sequence[Preference]) -> list[JudgedCompleti
 
 
 def prompt_text(prompt: Prompt) -> str:
-    """Return a prompt as plain text: the contents of its messages, in lines."""
+    """Return a prompt as plain text: the contents of its messages, one per line."""
     return prompt if isinstance(prompt, str) else "\n".join(m["content"] for m in prompt)
 
 
@@ -201,7 +201,7 @@ def _judged(record: Mapping[str, Any]) -> JudgedCompletion | Preference:
 
 
 def _prompt(record: Mapping[str, Any]) -> Prompt | None:
-    """Return the prompt of a record; None if it has none of its own."""
+    """Return the prompt of a record, or None if it has no separate prompt."""
     turns = record.get("prompt", record.get("conversations"))
     if isinstance(turns, list):
         messages = read_messages(turns)
@@ -227,7 +227,7 @@ def _completion(value: Any) -> str:
 
 
 def _shared_prompt(chosen: Any, rejected: Any) -> tuple[Prompt, Any, Any]:
-    """Return the messages both sides begin with, and the last one of each."""
+    """Return the common first messages of both sides, and the last message of each."""
     if isinstance(chosen, str) and isinstance(rejected, str):
         chosen, rejected = _hh_messages(chosen), _hh_messages(rejected)
     if not isinstance(chosen, list) or not isinstance(rejected, list):
@@ -241,7 +241,7 @@ def _shared_prompt(chosen: Any, rejected: Any) -> tuple[Prompt, Any, Any]:
 
 
 def _hh_messages(text: str) -> list[Message]:
-    """Return the messages of a text in HH-RLHF's form."""
+    """Return the messages of a text in HH-RLHF's format."""
     parts = _HH_TURN.split(text)
     if len(parts) < 3 or parts[0].strip():
         raise InvalidRecordError("no prompt")
@@ -261,7 +261,7 @@ def _pair(record: Mapping[str, Any]) -> tuple[Prompt, str, str]:
 
 
 def _judged_pair(record: Mapping[str, Any], first: Any, second: Any) -> Preference:
-    """Return a pair with the number of the better side: from 1, or from 0 in Auto-J's files."""
+    """Return a pair whose better side is given from 1, or from 0 in Auto-J's files."""
     prompt = _prompt(record)
     if prompt is None:
         raise InvalidRecordError("no prompt")
@@ -269,13 +269,13 @@ def _judged_pair(record: Mapping[str, Any], first: Any, second: Any) -> Preferen
     better = record.get("preference", record.get("label"))
     if "annotator1" in record:
         better = _majority(record)
-    if better in (None, "") or better != better:  # NaN is a missing value of Parquet
+    if better in (None, "") or better != better:  # NaN is a missing value in Parquet
         raise _TieError("no judgement")
     number = _number(better)
     if number is None:
         raise InvalidRecordError("no judgement")
     number += zero_based
-    # A weighted judge writes numbers between 1 and 2 (AlpacaEval 2).
+    # AlpacaEval 2's weighted judge writes numbers between 1 and 2.
     if not 1 <= number <= 2 or number == 1.5:
         raise _TieError("tie")
     sides = (_completion(first), _completion(second))
@@ -284,7 +284,7 @@ def _judged_pair(record: Mapping[str, Any], first: Any, second: Any) -> Preferen
 
 
 def _number(value: Any) -> float | None:
-    """Return a finite number, also one that CSV holds as text; None for anything else."""
+    """Return a finite number, also if CSV holds it as text; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -295,7 +295,7 @@ def _number(value: Any) -> float | None:
 
 
 def _majority(record: Mapping[str, Any]) -> Any:
-    """Return what most annotators say; 0, a tie, if there is no majority (PandaLM)."""
+    """Return the majority vote of the annotators; 0, a tie, without a majority (PandaLM)."""
     votes = Counter(value for name, value in record.items() if name.startswith("annotator"))
     (best, count), *_ = votes.most_common(1)
     return best if 2 * count > votes.total() else 0

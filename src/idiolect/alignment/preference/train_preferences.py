@@ -41,9 +41,9 @@ _SIDES_AT_ONCE = 8
 
 
 def preference_config(**values: Any) -> TrainingConfig:
-    """Return the default settings: 16 pairs a step, a rate of 1e-6, full precision, no decay.
+    """Return the defaults: 16 pairs a step, a learning rate of 1e-6, fp32, no weight decay.
 
-    With adapters, a rate of 1e-5 to 1e-4 is usual.
+    With adapters, a learning rate of 1e-5 to 1e-4 is usual.
 
     Args:
         values: Fields of `TrainingConfig` to override.
@@ -68,9 +68,9 @@ def train_preferences(
 ) -> LanguageModel:
     """Tune a causal language model on preferences. Run it again to resume.
 
-    The reference is the model as it is given. Its log-probabilities are computed once, before
-    training, and kept in `output_dir`: no second model is held. Original embedding rows stay
-    unchanged.
+    The reference model is the given model. Its log-probabilities are computed once, before
+    training, and kept in `output_dir`, so no second model is in memory. Original embedding rows
+    stay unchanged.
 
     Args:
         model: The policy, whose network is changed in place; or a name or path to load.
@@ -79,10 +79,10 @@ def train_preferences(
         settings: The loss; by default DPO.
         epochs: Passes over the data.
         steps: Steps of the whole run, instead of `epochs`.
-        chat: Whether a plain prompt is a user's message for the model's chat template; by default
-            if it has one.
-        train: What trains; see `Train`.
-        lora: Size and place of the adapters, with `train="rows+lora"`.
+        chat: Whether to wrap a plain prompt as a user message in the model's chat template; by
+            default if it has one.
+        train: Which parameters train; see `Train`.
+        lora: Rank and target modules of the adapters, with `train="rows+lora"`.
         config: Training settings, by default `preference_config()`. A completion that does not fit
             into `max_length` is cut; where a prompt leaves no room, the example is left out. Both
             are counted.
@@ -92,8 +92,8 @@ def train_preferences(
         The model, tuned, in evaluation mode.
 
     Raises:
-        ConfigError: The model does not read from left to right, or a setting is out of its range.
-        InputError: No example is short enough, or KTO has fewer than two.
+        ConfigError: The model is not causal, or a setting is out of its range.
+        InputError: No example is short enough, or KTO has fewer than two examples.
         CheckpointError: `output_dir` holds another run, or its checkpoint is damaged.
         TrainingError: The loss is not finite or explodes.
     """
@@ -143,12 +143,12 @@ def train_preferences(
 
 
 def wrapped(one: Any, tokenizer: Tokenizer, chat: bool | None = None) -> Any:
-    """Return an example whose plain prompt is a user's message, if the model chats.
+    """Return an example with a plain prompt wrapped as a user message, if the model chats.
 
     Args:
         one: An example with a `prompt`.
         tokenizer: The tokenizer.
-        chat: Whether to; by default if the tokenizer has a chat template.
+        chat: Whether to wrap it; by default if the tokenizer has a chat template.
     """
     if not isinstance(one.prompt, str):
         return one
@@ -166,10 +166,10 @@ def _fields(one: Any) -> dict[str, Any]:
 def encode_sides(
     tokenizer: Tokenizer, prompt: Prompt, completions: Sequence[str]
 ) -> list[EncodedCompletion]:
-    """Return completions of a prompt as ids.
+    """Encode completions of a prompt.
 
     Raises:
-        InputError: Messages, and the model has no chat template.
+        InputError: The prompt has messages, and the model has no chat template.
     """
     return [EncodedCompletion(*encode_completion(tokenizer, prompt, text)) for text in completions]
 
@@ -177,7 +177,7 @@ def encode_sides(
 def _encode(
     model: LanguageModel, data: Sequence[Any], length: int
 ) -> tuple[list[list[EncodedCompletion]], list[Any]]:
-    """Return the encoded sides of the examples that fit, and these examples."""
+    """Return the encoded sides of the examples that fit, and those examples."""
     found, used, left_out, cut = [], [], list[int](), 0
     for number, one in enumerate(track(data, "encoding the examples", len(data)), 1):
         pair = isinstance(one, Preference)
@@ -218,9 +218,10 @@ def _encode(
 def _mismatched(
     used: Sequence[JudgedCompletion], examples: Sequence[Sequence[EncodedCompletion]]
 ) -> list[list[EncodedCompletion]]:
-    """Return each completion with that of another prompt: half the data away, or the next after.
+    """Pair each completion with one of another prompt, half the data away or the next that differs.
 
-    Neighbours often share their prompt, and would measure no divergence from other prompts.
+    Neighbours often share their prompt, and completions of the same prompt would bias the KL
+    estimate.
     """
     count = len(examples)
     found = []
@@ -238,7 +239,7 @@ def _mismatched(
 
 
 def _reference(session: TrainingSession, objective: PreferenceObjective) -> Tensor:
-    """Return the log-probabilities of the model before the run, from the run's folder if there."""
+    """Return the reference log-probabilities, read from the run's folder if they are there."""
     path = session.folder.path / "reference.safetensors"
 
     def write() -> None:

@@ -1,1 +1,1 @@
-"""Reinforcement: raise a reward of what a language model writes (PPO, RLOO, GRPO)."""
+"""Reinforcement learning of a language model's completions (PPO, RLOO, GRPO)."""

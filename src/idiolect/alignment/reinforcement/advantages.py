@@ -1,6 +1,6 @@
-"""From rewards to advantages: how much better each token, or completion, is than expected.
+"""Advantages from rewards: how much better each token, or completion, is than expected.
 
-Grids are (completions, length), with a mask of the completions' tokens.
+Token-wise tensors are (completions, length), with a mask of the completions' tokens.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _LARGEST_ERROR = 0.2
 
 
 def whitened(values: Tensor, mask: Tensor, *, keep_mean: bool = False) -> Tensor:
-    """Return values with deviation 1, and with mean 0 unless it is kept; 0 outside the mask.
+    """Return values with standard deviation 1, and mean 0 unless it is kept; 0 outside the mask.
 
-    The variance is that of the population, as in the reference implementation of Ziegler et al.
+    The variance is the biased one, as in the reference implementation of Ziegler et al.
     2019 (1909.08593).
     """
     chosen = values[mask]
@@ -33,13 +33,13 @@ def whitened(values: Tensor, mask: Tensor, *, keep_mean: bool = False) -> Tensor
 
 
 def token_rewards(scores: Tensor, divergence: Tensor, mask: Tensor, beta: float) -> Tensor:
-    """Return −β·(log π − log π_ref) of each token, and the score at the last. Shape of the mask.
+    """Return −β·(log π − log π_ref) per token, plus the score at the last. Shape of the mask.
 
     Args:
         scores: Reward of each completion. (completions,).
         divergence: log π − log π_ref of each token.
         mask: The completions' tokens.
-        beta: Weight of the divergence.
+        beta: Weight of the KL penalty.
     """
     rewards = -beta * divergence * mask
     places = torch.arange(mask.shape[1], device=mask.device) * mask
@@ -49,14 +49,14 @@ def token_rewards(scores: Tensor, divergence: Tensor, mask: Tensor, beta: float)
 def generalised_advantages(
     rewards: Tensor, values: Tensor, mask: Tensor, *, gamma: float, gae_lambda: float
 ) -> tuple[Tensor, Tensor]:
-    """Return advantages, and the returns that values should predict (GAE, 1506.02438).
+    """Return advantages (GAE, 1506.02438), and the returns that the value function should predict.
 
     δ_t = r_t + γ·V_{t+1} − V_t and A_t = δ_t + γλ·A_{t+1}; after the last token V is 0.
 
     Args:
-        rewards: Of each token.
+        rewards: Reward of each token.
         values: The value before each token.
-        mask: The completions' tokens, which are adjacent.
+        mask: The completions' tokens, which are contiguous.
         gamma: Discount.
         gae_lambda: Decay λ.
     """
@@ -85,10 +85,10 @@ def leave_one_out(rewards: Tensor, group: int) -> Tensor:
 
 
 def group_advantages(rewards: Tensor, group: int, *, scaled: bool = True) -> Tensor:
-    """Subtract each group's mean, and divide by its deviation + 1e-4. Shape: (completions,).
+    """Subtract each group's mean, and divide by its standard deviation + 1e-4. (completions,).
 
-    GRPO (Shao et al. 2024, 2402.03300); not scaled in Dr. GRPO. A group whose rewards are all the
-    same has advantages of zero and teaches nothing.
+    GRPO (Shao et al. 2024, 2402.03300); Dr. GRPO does not divide. A group with equal rewards has
+    zero advantages and contributes nothing.
     """
     grouped = rewards.view(-1, group)
     centred = grouped - grouped.mean(1, keepdim=True)
@@ -98,7 +98,7 @@ def group_advantages(rewards: Tensor, group: int, *, scaled: bool = True) -> Ten
 def adapted_beta(
     beta: float, divergence: float, *, target: float, completions: int, horizon: float
 ) -> float:
-    """Return the weight of the divergence after some completions (Ziegler et al. 2019).
+    """Return the KL weight adapted after some completions (Ziegler et al. 2019).
 
     β·(1 + e·n/horizon), with e = divergence/target − 1 clipped to ±0.2.
     """

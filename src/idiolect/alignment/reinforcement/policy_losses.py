@@ -1,4 +1,4 @@
-"""Losses of policies and values, one value for each token or completion."""
+"""Policy and value losses, one value for each token or completion."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ __all__ = ["clipped_policy_loss", "clipped_value_loss", "divergence_estimate"]
 
 
 def clipped_policy_loss(ratio: Tensor, advantages: Tensor, clip: float) -> Tensor:
-    """Return −min(ρ·A, clip(ρ, 1 ± ε)·A) (Schulman et al. 2017, 1707.06347).
+    """Return PPO's −min(ρ·A, clip(ρ, 1 ± ε)·A) (Schulman et al. 2017, 1707.06347).
 
     Args:
-        ratio: ρ, the probability by the policy over that by the policy that wrote the text.
+        ratio: ρ, the probability under the policy divided by that at the rollout.
         advantages: A.
         clip: ε.
     """
@@ -20,23 +20,23 @@ def clipped_policy_loss(ratio: Tensor, advantages: Tensor, clip: float) -> Tenso
 
 
 def clipped_value_loss(values: Tensor, before: Tensor, returns: Tensor, clip: float) -> Tensor:
-    """Return half the larger of the squared errors with and without a bounded step.
+    """Return PPO's clipped value loss: half the larger of the two squared errors.
 
     Args:
-        values: The values now.
+        values: The current values.
         before: The values at the rollout.
-        returns: What they should predict.
-        clip: How far a value may move.
+        returns: The targets of the values.
+        clip: Maximum change of a value since the rollout.
     """
     bounded = before + (values - before).clamp(-clip, clip)
     return 0.5 * torch.max((values - returns).square(), (bounded - returns).square())
 
 
 def divergence_estimate(log_probs: Tensor, reference: Tensor) -> Tensor:
-    """Return exp(d) − d − 1 with d = log π_ref − log π: never negative, without bias ("k3").
+    """Return exp(d) − d − 1, d = log π_ref − log π: a non-negative unbiased KL estimate ("k3").
 
     Schulman 2020, "Approximating KL divergence". The plain log-ratio has the same mean, but single
-    samples of it are negative.
+    samples may be negative.
     """
     difference = reference - log_probs
     return torch.exp(difference) - difference - 1

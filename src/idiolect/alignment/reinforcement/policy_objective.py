@@ -1,8 +1,8 @@
-"""`PolicyObjective`: PPO, RLOO and GRPO, one objective with other advantages and losses.
+"""`PolicyObjective`: PPO, RLOO and GRPO, one objective with different advantages and losses.
 
-A rollout is written by the `Generator` with the policy's present weights at the first of its steps,
-scored by the reward, and kept until its last step; a checkpoint holds it, so that a run that was
-killed resumes in the middle of a rollout.
+The first step of a rollout samples completions with the `Generator` and the policy's current
+weights, and scores them with the reward. The rollout is kept until its last step. A checkpoint
+includes it, so that a killed run resumes in the middle of a rollout.
 """
 
 from __future__ import annotations
@@ -47,38 +47,37 @@ from idiolect.training.seeds import derive_seed
 __all__ = ["PolicyObjective", "WrittenText", "frozen_copy"]
 
 _AT_ONCE = 32
-"""Completions that are written or scored together."""
+"""Completions that are generated or scored in one batch."""
 
 
 @dataclass(frozen=True)
 class WrittenText:
-    """A completion and its reward, for those who want to read them."""
+    """A completion and its reward, for inspection."""
 
     rollout: int
     prompt: int
-    """Number of the prompt."""
+    """Index of the prompt."""
     text: str
     reward: float
     judge: float | None
-    """Of the held-out judge, if there is one."""
+    """Reward by the held-out judge, if there is one."""
 
 
 class PolicyObjective(RowwiseObjective):
-    """Raise the reward of what a language model writes.
+    """Increase the reward of a language model's completions.
 
     Args:
         model: The policy.
-        prompts: What it continues.
-        prompt_ids: The ids of each.
+        prompts: The prompts.
+        prompt_ids: The token ids of each prompt.
         reward: Scores completions.
         settings: The algorithm and its sizes.
-        value: PPO's value of a state: a linear map to one number, which the session trains.
-        reference: The network that the policy stays close to; None for the policy without its
-            adapters.
-        judge: A reward that is only reported: if it falls while the reward rises, the reward is
-            being exploited.
+        value: PPO's value head: a linear map from a hidden state to one number, trained as well.
+        reference: The reference network; None for the policy without its adapters.
+        judge: A reward that is only reported: if it falls while the reward rises, the policy
+            exploits the reward (reward hacking).
         seed: Random seed of samples and mini-batches.
-        precision: Format of the training steps.
+        precision: Numeric format of the training steps.
         on_rollout: Called with the texts of each rollout.
 
     Raises:
@@ -115,7 +114,7 @@ class PolicyObjective(RowwiseObjective):
         self._told = set[str]()
 
     def prepare(self, rows: RolloutTurn) -> PolicyBatch:
-        """Make the batch of a step: write a rollout if it is the first, and choose from it."""
+        """Make the batch of a step; the first step of a rollout samples the rollout."""
         if rows.step == 0 or self._rollout is None:
             self._rollout = self._write(rows)
         passes, part = divmod(rows.step, self.settings.mini_batches)
@@ -128,7 +127,7 @@ class PolicyObjective(RowwiseObjective):
         return self._weighed(batch)
 
     def loss(self, network: Network, batch: PolicyBatch) -> Tensor:
-        """Return the loss summed over tokens or completions."""
+        """Return the summed loss over tokens, or over completions for RLOO."""
         network.eval()
         settings = self.settings
         scores = score_tokens(network, batch, settings.temperature)
@@ -136,7 +135,7 @@ class PolicyObjective(RowwiseObjective):
         ratio = scores.log_probs - batch.old_log_probs[own]
         advantages, weight = batch.advantages[own], batch.weight[own]
         if settings.algorithm == "rloo":
-            # One action is a whole completion.
+            # A whole completion is one action.
             rows = own.nonzero()[:, 0]
             sums = ratio.new_zeros(len(batch)).index_add(0, rows, ratio)
             ratio, weight = sums, torch.ones_like(sums)
@@ -158,19 +157,19 @@ class PolicyObjective(RowwiseObjective):
         return super().accumulate(batch, step)
 
     def metrics(self) -> dict[str, float]:
-        """Return what tells whether the reward is exploited: of the rollout, and of the step."""
+        """Return metrics of the rollout and the step, which reveal reward hacking."""
         step = {name: float(torch.cat(parts).mean()) for name, parts in self._step.items()}
         return {**self._measured, **step}
 
     def carried(self) -> dict[str, Tensor]:
-        """Return the rollout in use, what it measured, and the weight of the divergence."""
+        """Return the current rollout, its metrics, and the KL weight."""
         kept = {} if self._rollout is None else self._rollout.tensors()
         numbers = {f"metric:{name}": value for name, value in self._measured.items()}
         numbers["beta"] = self.beta
         return kept | {n: torch.tensor(v, dtype=torch.float64) for n, v in numbers.items()}
 
     def restore_carried(self, carried: Mapping[str, Tensor]) -> None:
-        """Return to the rollout of a checkpoint."""
+        """Restore the rollout of a checkpoint."""
         kept = dict(carried)
         self.beta = float(kept.pop("beta"))
         names = [name for name in kept if name.startswith("metric:")]
@@ -178,7 +177,7 @@ class PolicyObjective(RowwiseObjective):
         self._rollout = PolicyBatch.from_tensors(kept) if kept else None
 
     def _write(self, turn: RolloutTurn) -> PolicyBatch:
-        """Write completions, score them, and compute their advantages."""
+        """Sample completions, score them, and compute their advantages."""
         settings, group = self.settings, self.settings.group
         network = self.model.network
         training = network.training
@@ -208,7 +207,7 @@ class PolicyObjective(RowwiseObjective):
     def _score(
         self, turn: RolloutTurn, numbers: Sequence[int], written: Sequence[Generation]
     ) -> tuple[Tensor, Tensor | None]:
-        """Return the rewards of completions, and those of the judge."""
+        """Return the rewards of completions, and the judge's rewards."""
         prompts = [self.prompts[number] for number in numbers]
         texts = [one.text for one in written]
         rewards = checked_rewards(self.reward(prompts, texts), prompts, texts)
@@ -234,7 +233,7 @@ class PolicyObjective(RowwiseObjective):
 
     @torch.no_grad()
     def _with_scores(self, batch: PolicyBatch) -> PolicyBatch:
-        """Add the log-probabilities of policy and reference, and the values."""
+        """Add the log-probabilities of policy and reference, and the values, to a batch."""
         old, reference, values = (torch.zeros(batch.input_ids.shape) for _ in range(3))
         network, own = self.model.network, batch.predicted
         with autocast(self.precision, network.device):
@@ -290,7 +289,7 @@ class PolicyObjective(RowwiseObjective):
         return replace(batch, advantages=advantages, returns=returns)
 
     def _weighed(self, batch: PolicyBatch) -> PolicyBatch:
-        """Add the weight of each token, and what the sum is divided by."""
+        """Add the weight of each token, and the divisor of the summed loss."""
         own = batch.predicted
         weight, targets = own.float(), max(1, int(own.sum()))
         if self.settings.algorithm == "rloo":
@@ -326,7 +325,7 @@ class PolicyObjective(RowwiseObjective):
         written: Sequence[Generation],
         judged: Tensor | None,
     ) -> None:
-        """Measure the rollout, and say so where it cannot teach anything."""
+        """Compute the metrics of the rollout; print a notice if it cannot teach anything."""
         group = self.settings.group
         grouped = rewards.view(-1, group)
         if group == 1:
@@ -360,7 +359,7 @@ class PolicyObjective(RowwiseObjective):
             )
 
     def _tell(self, text: str) -> None:
-        """Print a remark, the first of its kind only."""
+        """Print a notice, once for each kind."""
         kind = text.split()[0]
         if kind not in self._told:
             self._told.add(kind)
@@ -368,7 +367,7 @@ class PolicyObjective(RowwiseObjective):
 
 
 def frozen_copy(network: Network) -> Network:
-    """Return a copy of a network that does not train: a reference."""
+    """Return a frozen copy of a network, as a reference."""
     copied = deepcopy(network).eval()
     for parameter in copied.parameters():
         parameter.requires_grad_(False)

@@ -1,4 +1,4 @@
-"""`PolicySettings`: how a policy is sampled and updated, validated on construction."""
+"""`PolicySettings`: sampling and update settings of a policy, validated on construction."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["Algorithm", "GroupLoss", "PolicySettings"]
 
 Algorithm = Literal["ppo", "rloo", "grpo"]
 GroupLoss = Literal["dapo", "grpo", "dr_grpo"]
-"""How GRPO's loss is averaged: over all tokens of a step (DAPO, Yu et al. 2025, 2503.14476); over
-the tokens of each completion, then over completions (Shao et al. 2024, 2402.03300); or divided by
-completions times `max_new_tokens`, with rewards that are not divided by their deviation (Dr. GRPO,
-Liu et al. 2025, 2503.20783)."""
+"""How GRPO's loss is averaged. `dapo`: over all tokens of a step (DAPO, Yu et al. 2025,
+2503.14476). `grpo`: over the tokens of each completion, then over completions (Shao et al. 2024,
+2402.03300). `dr_grpo`: divided by completions times `max_new_tokens`, with rewards that are not
+divided by their standard deviation (Dr. GRPO, Liu et al. 2025, 2503.20783)."""
 
 _BETAS: dict[str, float] = {"ppo": 0.15, "rloo": 0.05, "grpo": 0.0}
 _GROUPS: dict[str, int] = {"ppo": 1, "rloo": 4, "grpo": 8}
@@ -24,7 +24,7 @@ _UPDATES: dict[str, int] = {"ppo": 4, "rloo": 1, "grpo": 1}
 
 @dataclass(frozen=True, kw_only=True)
 class PolicySettings:
-    """How a policy is sampled and updated.
+    """Sampling and update settings of a policy.
 
     Raises:
         ConfigError: A value is out of its range, or two contradict each other.
@@ -32,38 +32,38 @@ class PolicySettings:
 
     algorithm: Algorithm = "grpo"
     num_generations: int | None = None
-    """Completions of each prompt; 8 for GRPO, 4 for RLOO, 1 for PPO by default."""
+    """Completions sampled for each prompt; 8 for GRPO, 4 for RLOO, 1 for PPO by default."""
     max_new_tokens: int = 64
-    """Longest completion."""
+    """Maximum length of a completion."""
     temperature: float = 1.0
-    """Of sampling, and of the log-probabilities of policy and reference."""
+    """Temperature of sampling, and of the log-probabilities of policy and reference."""
     beta: float | None = None
-    """Weight of the divergence from the reference: 0.15 for PPO, 0.05 for RLOO, 0 for GRPO."""
+    """Weight of the KL penalty: 0.15 for PPO, 0.05 for RLOO, 0 for GRPO by default."""
     kl_target: float | None = None
-    """Adapt `beta` towards this divergence, in nats per completion; by default it is fixed."""
+    """Adapt `beta` towards this KL, in nats per completion; by default `beta` is fixed."""
     kl_horizon: float = 10_000.0
-    """Completions over which `beta` adapts."""
+    """Number of completions over which `beta` adapts."""
     updates: int | None = None
     """Passes over each set of rollouts; 4 for PPO, 1 for the others by default."""
     mini_batches: int = 1
     """Steps of each pass: a rollout has `mini_batches · batch_size` completions."""
     clip: float = 0.2
-    """By how much the ratio to the policy that wrote the completions may differ from 1."""
+    """ε of the clipped objective: how far the probability ratio may differ from 1."""
     value_clip: float = 0.2
-    """PPO: by how much a value may move in one rollout."""
+    """PPO: maximum change of a value in one rollout."""
     value_weight: float = 0.1
-    """PPO: weight of the value's loss."""
+    """PPO: weight of the value loss."""
     gamma: float = 1.0
     """PPO: discount of later rewards."""
     gae_lambda: float = 0.95
     """PPO: decay of generalised advantage estimation (Schulman et al. 2015, 1506.02438)."""
     whiten_rewards: bool = True
-    """PPO: divide rewards by their deviation, with their mean kept."""
+    """PPO: divide rewards by their standard deviation, keeping their mean."""
     loss: GroupLoss = "dapo"
     """GRPO: how the loss is averaged."""
     missing_end_reward: float | None = None
-    """The reward of a completion that reached `max_new_tokens` without an end token; by default
-    that of its text."""
+    """Reward of a completion that reached `max_new_tokens` without an end token; by default the
+    reward of its text."""
 
     def __post_init__(self) -> None:
         for name, choices in (("algorithm", Algorithm), ("loss", GroupLoss)):

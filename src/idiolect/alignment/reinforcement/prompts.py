@@ -1,4 +1,4 @@
-"""Prompts for a policy, and a source that repeats each set as often as its rollouts are used."""
+"""Prompts for a policy, and a data source that repeats each set of prompts for several steps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["PolicyPrompt", "RolloutSource", "RolloutTurn", "read_prompts"]
 
 @dataclass(frozen=True)
 class PolicyPrompt:
-    """What a policy continues."""
+    """A prompt for a policy."""
 
     prompt: Prompt
     record: Mapping[str, Any] = field(default_factory=dict)
@@ -30,18 +30,18 @@ class RolloutTurn:
     """The prompts of one step."""
 
     sources: list[int]
-    """Numbers of the prompts."""
+    """Indices of the prompts."""
     rollout: int
-    """The number of their rollout."""
+    """Index of the rollout."""
     step: int
-    """The step within the rollout; new completions are written at 0."""
+    """The step within the rollout; completions are sampled at step 0."""
 
 
 class RolloutSource:
-    """An endless stream of prompts, each set of which is returned for several steps.
+    """An endless stream of prompts; each set is returned for all steps of its rollout.
 
     Args:
-        count: How many prompts there are.
+        count: Number of prompts.
         rows: Prompts of each rollout.
         steps: Steps of each rollout.
         seed: Random seed of the order.
@@ -53,7 +53,7 @@ class RolloutSource:
 
     @property
     def rollouts(self) -> int:
-        """Rollouts in an epoch."""
+        """Number of rollouts in an epoch."""
         return self._epochs.steps
 
     def take(self) -> RolloutTurn:
@@ -64,7 +64,7 @@ class RolloutSource:
         return RolloutTurn(self._epochs.take().sources, rollout, step)
 
     def state(self) -> dict[str, Any]:
-        """Return what `restore` takes."""
+        """Return the position, for `restore`."""
         return {"steps": self.done}
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -75,7 +75,7 @@ class RolloutSource:
 def read_prompts(
     path: Path, *, skipped: Skipped | None = None, max_unreadable: float = MAX_UNREADABLE
 ) -> list[PolicyPrompt]:
-    """Read a file with a `prompt` in each record: a text, or messages that end with the user's.
+    """Read a file with a `prompt` in each record: a text, or messages that end with a user message.
 
     Args:
         path: The file.
@@ -101,7 +101,7 @@ def _prompt(record: Mapping[str, Any]) -> Prompt:
     prompt = record.get("prompt", record.get("messages"))
     if isinstance(prompt, list):
         messages = read_messages(prompt)
-        if messages[-1]["role"] == "assistant":  # of a set of conversations
+        if messages[-1]["role"] == "assistant":  # drop the answer of a conversation
             messages = messages[:-1]
         return messages
     if not isinstance(prompt, str):

@@ -1,13 +1,13 @@
-"""Rewards of completions: from a model, a classifier, a function, a verifier, or our own search.
+"""Rewards of completions: a model, a classifier, a function, a verifier, or a search index.
 
 model:FOLDER               a reward model, trained by `idiolect align reward`
-classifier:FOLDER:LABEL    log-odds of a label, by a classifier of `idiolect tasks classify`
+classifier:FOLDER:LABEL    log-odds of a label, by a classifier from `idiolect tasks classify`
 python:FILE.py:FUNCTION    a function of prompts, completions and records; returns numbers
-answer                     1 if the completion's last number, or its text, is the record's
+answer                     1 if the last number of the completion, or its text, equals the record's
 `answer`, otherwise 0
-regex:PATTERN              1 if the completion matches as a whole, otherwise 0
-search:FOLDER              nDCG@10 of a search for the completion, in an index, by words, against
-the record's `relevant` ids
+regex:PATTERN              1 if the whole completion matches, otherwise 0
+search:FOLDER              nDCG@10 of a lexical search in an index with the completion as query,
+against the record's `relevant` ids
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _KINDS = "model:FOLDER, classifier:FOLDER:LABEL, python:FILE.py:FUNCTION, answer
 
 
 class Reward(Protocol):
-    """Scores completions; the higher, the better."""
+    """Scores completions; higher is better."""
 
     def __call__(
         self, prompts: Sequence[PolicyPrompt], completions: Sequence[str]
@@ -73,7 +73,7 @@ class ModelReward:
 
 
 class ClassifierReward:
-    """The log-odds of a label, for the prompt and its completion together.
+    """The log-odds of a label for a prompt with its completion.
 
     Raises:
         ConfigError: The classifier does not know the label.
@@ -116,7 +116,7 @@ class FunctionReward:
 
 
 class AnswerReward:
-    """1 for the right answer: the last number if the answer is one, otherwise the whole text."""
+    """1 for the right answer: compares the last number if the answer is one, otherwise the text."""
 
     def __call__(
         self, prompts: Sequence[PolicyPrompt], completions: Sequence[str]
@@ -139,10 +139,10 @@ class AnswerReward:
 
 
 class PatternReward:
-    """1 for a completion that matches a regular expression as a whole.
+    """1 if the whole completion matches a regular expression, otherwise 0.
 
     Raises:
-        InputError: It is no regular expression.
+        InputError: The pattern is no valid regular expression.
     """
 
     def __init__(self, pattern: str) -> None:
@@ -161,7 +161,7 @@ class PatternReward:
 
 
 class SearchReward:
-    """nDCG@10 of the results of a query that was written, against the prompt's `relevant` ids.
+    """nDCG@10 of a search with the completion as query, against the prompt's `relevant` ids.
 
     Args:
         search: Returns the ids found for each query, best first.
@@ -172,7 +172,7 @@ class SearchReward:
 
     @classmethod
     def of_index(cls, index: Index) -> SearchReward:
-        """Search an index by words."""
+        """Return the reward of a lexical search in an index."""
         return cls(
             lambda queries: [
                 [hit.id for hit in hits] for hits in index.search_many(queries, _DEPTH, "lexical")
@@ -182,7 +182,7 @@ class SearchReward:
     def __call__(
         self, prompts: Sequence[PolicyPrompt], completions: Sequence[str]
     ) -> Sequence[float]:
-        """Return the quality of each query's results; an empty query finds nothing.
+        """Return nDCG@10 of each query's results; an empty query finds nothing.
 
         Raises:
             InputError: A record has no `relevant` ids.
@@ -202,10 +202,10 @@ class SearchReward:
 
 
 def load_reward(text: str, *, device: str = "cpu") -> Reward:
-    """Return the reward that a text names; see the top of this module.
+    """Return the reward that a text specifies; see the top of this module.
 
     Raises:
-        ConfigError: There is no such kind of reward.
+        ConfigError: The kind of reward is unknown.
         InputError: Its file, folder or function does not exist.
     """
     kind, _, rest = text.partition(":")
@@ -230,10 +230,10 @@ def checked_rewards(
     prompts: Sequence[PolicyPrompt],
     completions: Sequence[str],
 ) -> list[float]:
-    """Return rewards as numbers.
+    """Return rewards as floats, after checking them.
 
     Raises:
-        TrainingError: There are fewer than completions, or one is not finite.
+        TrainingError: The number of rewards differs from that of completions, or one is not finite.
     """
     try:
         found = [float(value) for value in values]
@@ -257,12 +257,12 @@ def checked_rewards(
 
 
 def _together(one: PolicyPrompt, completion: str) -> str:
-    """Return what a classifier reads: a plain text with its continuation, or the answer alone."""
+    """Return a classifier's input: a plain prompt with its completion, or a chat's answer alone."""
     return one.prompt + completion if isinstance(one.prompt, str) else completion
 
 
 def _is_answer(text: str, answer: str) -> bool:
-    answer = answer.rpartition("####")[2].strip()  # of GSM8K
+    answer = answer.rpartition("####")[2].strip()  # GSM8K's format
     if _NUMBER.fullmatch(answer):
         numbers = _NUMBER.findall(text)
         return bool(numbers) and _as_number(numbers[-1]) == _as_number(answer)

@@ -1,4 +1,4 @@
-"""Completions that a policy wrote, as a batch with everything its update needs."""
+"""Sampled completions as a batch with everything that a policy update needs."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ __all__ = ["PolicyBatch", "TokenScores", "score_tokens"]
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyBatch(Batch):
-    """Completions with their prompts. All but `input_ids` is about the token that comes next.
+    """Prompts with completions. All tensors but `input_ids` refer to the next token.
 
-    Grids are (completions, length) and zero outside the completions.
+    Token-wise tensors are (completions, length) and zero outside the completions.
     """
 
     old_log_probs: Tensor
-    """By the policy that wrote them."""
+    """Log-probability under the policy at the rollout."""
     reference: Tensor
-    """Log-probability by the reference."""
+    """Log-probability under the reference."""
     values: Tensor
     """Value before each token, at the rollout."""
     advantages: Tensor
@@ -39,7 +39,7 @@ class PolicyBatch(Batch):
     weight: Tensor
     """Weight of each token in the loss."""
     targets: int = 1
-    """What the summed loss is divided by."""
+    """Divisor of the summed loss."""
 
     @classmethod
     def of(cls, texts: Sequence[EncodedCompletion], *, pad_id: int = 0) -> Self:
@@ -64,11 +64,11 @@ class PolicyBatch(Batch):
 
     @property
     def count(self) -> int:
-        """What the summed loss is divided by."""
+        """Divisor of the summed loss."""
         return self.targets
 
     def rows(self, numbers: Sequence[int]) -> Self:
-        """Return some completions, by number."""
+        """Return the completions with the given indices."""
         own = torch.tensor(numbers)
         return self._map(lambda tensor: tensor[own])
 
@@ -85,12 +85,12 @@ class PolicyBatch(Batch):
 
 @dataclass(frozen=True)
 class TokenScores:
-    """What a network computes for the tokens of completions, one after another. (tokens,)."""
+    """Outputs of a network for the tokens of all completions, concatenated. (tokens,)."""
 
     log_probs: Tensor
     entropy: Tensor
     hidden: Tensor
-    """The states that predict them. (tokens, width)."""
+    """The hidden states that predict the tokens. (tokens, width)."""
 
 
 def score_tokens(network: Network, batch: Batch, temperature: float) -> TokenScores:

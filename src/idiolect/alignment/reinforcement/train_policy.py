@@ -1,4 +1,4 @@
-"""`train_policy`: raise a reward of what a language model writes, in one training session."""
+"""`train_policy`: train a language model with reinforcement learning, in one session."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ from idiolect.training.training_config import TrainingConfig
 __all__ = ["policy_config", "train_policy"]
 
 _KEPT = 4
-"""Completions of each rollout that are kept for reading."""
+"""Completions of each rollout that are written to `samples.jsonl`."""
 
 
 def policy_config(**values: Any) -> TrainingConfig:
-    """Return the default settings: 16 completions a step, a constant rate of 1e-6.
+    """Return the defaults: 16 completions a step, a constant learning rate of 1e-6.
 
     Args:
         values: Fields of `TrainingConfig` to override.
@@ -74,14 +74,14 @@ def train_policy(
     config: TrainingConfig | None = None,
     tensorboard: bool = False,
 ) -> LanguageModel:
-    """Tune a causal language model by reinforcement. Run it again to resume.
+    """Tune a causal language model by reinforcement learning. Run it again to resume.
 
-    Original embedding rows stay unchanged. The reference is the model as it is given: under LoRA
-    the model without its adapters, so that no second model is held; otherwise a copy.
+    Original embedding rows stay unchanged. The reference model is the given model: with LoRA it is
+    the model without its adapters, so no second model is in memory; otherwise it is a copy.
 
     Args:
         model: The policy, whose network is changed in place; or a name or path to load.
-        prompts: What it continues.
+        prompts: The prompts.
         reward: Scores completions.
         output_dir: The run's folder; see `RunFolder`. The finished model is in `output_dir/model`,
             some completions of each rollout in `output_dir/samples.jsonl`.
@@ -89,10 +89,11 @@ def train_policy(
         epochs: Passes over the prompts.
         steps: Steps of the whole run, instead of `epochs`.
         judge: A reward that is only reported; see `PolicyObjective`.
-        reward_name: What the run's record calls the reward, so that it is resumed with the same.
+        reward_name: Name of the reward in the run's record, so that a run resumes with the same
+            reward.
         chat: As in `train_preferences`.
-        train: What trains; see `Train`.
-        lora: Size and place of the adapters, with `train="rows+lora"`.
+        train: Which parameters train; see `Train`.
+        lora: Rank and target modules of the adapters, with `train="rows+lora"`.
         config: Training settings, by default `policy_config()`. `batch_size` counts completions. A
             prompt that leaves no room for `max_new_tokens` is left out; they are counted.
         tensorboard: Write TensorBoard events to `output_dir/events`.
@@ -101,8 +102,8 @@ def train_policy(
         The model, tuned, in evaluation mode.
 
     Raises:
-        ConfigError: The model does not read from left to right, a setting is out of its range, or
-            the batch is not a multiple of the completions of a prompt.
+        ConfigError: The model is not causal, a setting is out of its range, or the batch is not a
+            multiple of the completions of a prompt.
         InputError: The model has no end token, or there are too few prompts.
         CheckpointError: `output_dir` holds another run, or its checkpoint is damaged.
         TrainingError: The loss or a reward is not finite.
@@ -178,7 +179,7 @@ def _source(count: int, settings: PolicySettings, config: TrainingConfig) -> Rol
 
 
 def _value_head(model: LanguageModel, settings: PolicySettings) -> dict[str, nn.Module]:
-    """Return PPO's value of a state, which starts at zero."""
+    """Return PPO's value head, initialised to zero."""
     if settings.algorithm != "ppo":
         return {}
     head = nn.Linear(model.network.config.hidden_size, 1, device=model.network.device)
@@ -221,13 +222,13 @@ def _encode(
 
 
 def _sample_writer(session: TrainingSession) -> Callable[[Sequence[WrittenText]], None]:
-    """Return what keeps the first completions of each rollout in `samples.jsonl`."""
+    """Return a function that keeps the first completions of each rollout in `samples.jsonl`."""
     path = session.folder.path / "samples.jsonl"
 
     def write(texts: Sequence[WrittenText]) -> None:
         kept = []
         if path.exists():
-            # A run that was killed writes its last rollouts again.
+            # A resumed run writes its last rollouts again.
             for line in path.read_text(encoding="utf-8").splitlines():
                 if json.loads(line)["rollout"] < texts[0].rollout:
                     kept.append(line)

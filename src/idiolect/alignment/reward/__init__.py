@@ -1,1 +1,1 @@
-"""Reward models: learn to score answers from preferences, and measure how well they do."""
+"""Reward models: train them on preferences, and measure them."""

@@ -1,4 +1,4 @@
-"""How well scores agree with preferences, and whether they only measure length."""
+"""Agreement of scores with preferences, and whether scores only measure length."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ __all__ = [
 ]
 
 _STRENGTH = 10.0
-"""Weight of the data's loss against the squared weights, as of the classifiers' baseline."""
+"""Inverse regularisation strength, as in the classifiers' baseline."""
 
 
 @dataclass(frozen=True)
 class Band:
-    """A part of the pairs, with the share of them that scores agree with."""
+    """A range of pairs, and how often scores agree with the preferences there."""
 
     low: float
     high: float
-    """The bounds of what divides the pairs."""
+    """The range of the quantity by which pairs are grouped."""
     count: int
     expected: float
-    """Mean probability that the scores give to their own choice."""
+    """Mean confidence: the probability of the answer with the higher score."""
     agreement: float
-    """Share of pairs in which that choice is right."""
+    """Share of pairs in which the higher score is right."""
 
 
 @dataclass(frozen=True)
@@ -53,18 +53,18 @@ class RewardScores:
     """Share of pairs whose chosen answer scores higher; equal scores count half."""
     low: float
     high: float
-    """95 % interval of the agreement, by resampling prompts."""
+    """95 % bootstrap interval of the agreement, over prompts."""
     nll: float
     """Mean −log σ(margin)."""
     calibration_error: float
-    """Mean distance of confidence and agreement over ten bands (ECE)."""
+    """Mean distance between confidence and agreement over ten bins (ECE)."""
     longer_wins: float
-    """Share of pairs whose longer answer is chosen: a baseline without training."""
+    """Share of pairs whose longer answer is chosen: a trivial baseline."""
     length_correlation: float
     """Spearman's correlation of margins with differences in length. Near ±1, the scores measure
     little else than length."""
     calibration: list[Band]
-    """Agreement by the scores' confidence."""
+    """Agreement by confidence of the scores."""
     by_length: list[Band]
     """Agreement by how many characters longer the chosen answer is."""
 
@@ -91,9 +91,9 @@ def evaluate_margins(
     Args:
         preferences: The pairs.
         margins: By how much each chosen answer scores higher.
-        bands: Into how many equal parts the pairs are divided by length.
-        samples: Resamples of the interval.
-        seed: Random seed of the resamples.
+        bands: Number of equally large groups of pairs, by length.
+        samples: Number of bootstrap samples.
+        seed: Random seed of the bootstrap.
     """
     right = np.where(margins == 0, 0.5, margins > 0)
     lengths = length_margins(preferences)
@@ -126,7 +126,7 @@ def evaluate_margins(
 
 
 class TfidfReward:
-    """Bradley-Terry on TF-IDF of words and pairs of words: what a reward model must beat.
+    """Baseline: a Bradley-Terry model on TF-IDF of words and word pairs.
 
     Args:
         preferences: The training pairs.
@@ -160,7 +160,7 @@ class TfidfReward:
 def prompt_folds(
     preferences: Sequence[Preference], folds: int, *, seed: int = 0
 ) -> NDArray[np.int64]:
-    """Return the fold of each pair; pairs of one prompt are in one fold. Shape: (pairs,)."""
+    """Return the fold of each pair; pairs of a prompt share a fold. Shape: (pairs,)."""
     texts = [prompt_text(p.prompt) for p in preferences]
     unique = sorted(set(texts))
     order = np.random.default_rng(seed).permutation(len(unique))
@@ -186,7 +186,7 @@ def _band(
 def _interval(
     preferences: Sequence[Preference], right: NDArray[np.float64], samples: int, seed: int
 ) -> tuple[float, float]:
-    """Return the 95 % interval of the mean, by resampling prompts with all their pairs."""
+    """Return the 95 % bootstrap interval of the mean, over prompts with all their pairs."""
     numbers: dict[str, int] = {}
     prompts = np.array(
         [numbers.setdefault(prompt_text(p.prompt), len(numbers)) for p in preferences]

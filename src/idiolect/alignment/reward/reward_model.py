@@ -1,9 +1,9 @@
-"""`RewardModel`: a score of an answer to a prompt, by any language model with one more output.
+"""`RewardModel`: a language model with a scalar head that scores an answer to a prompt.
 
-The base's body is kept and gets its family's classification head for one score, so that
-`AutoModelForSequenceClassification` of transformers loads a saved one with the same scores. A
-bidirectional model reads prompt and answer as a pair of texts; a decoder reads the conversation in
-its chat template, and its score is that of the last token.
+The body of the base model is kept, with its family's classification head for one score, so that
+`AutoModelForSequenceClassification` of transformers loads a saved model with the same scores. A
+bidirectional model reads prompt and answer as a pair of texts. A decoder reads the conversation in
+its chat template, and is scored at the last token.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ class RewardModel:
 
     Args:
         model: A model with a classification head for one score; see `of`.
-        max_length: Maximum tokens of prompt and answer. Default: the model's positions, at most
-            512. Of a longer text the beginning of the prompt is left out, then the answer's end.
+        max_length: Maximum tokens of prompt and answer; by default the model's positions, at most
+            512. A longer text loses first the beginning of the prompt, then the end of the answer.
 
     Raises:
-        ConfigError: The model has no such head, or too few positions for the length.
+        ConfigError: The model has no such head, or too few positions for `max_length`.
     """
 
     def __init__(self, model: LanguageModel, *, max_length: int | None = None) -> None:
@@ -69,14 +69,14 @@ class RewardModel:
             )
         self.model, self.max_length = model, max_length or min(positions, 512)
         self.mean, self.std = 0.0, 1.0
-        """Of the scores of the answers it was trained on; they are subtracted and divided by."""
+        """Mean and standard deviation of the training answers' scores, used to normalise scores."""
         self._pairs = None
         if model.network.kind == "bidirectional":
             self._pairs = PairTemplate.of(model.tokenizer)
 
     @classmethod
     def of(cls, model: LanguageModel, *, max_length: int | None = None, seed: int = 0) -> Self:
-        """Copy a model and give it an untrained head, which is small (Ziegler et al. 2019).
+        """Copy a model and add an untrained head with small weights (Ziegler et al. 2019).
 
         Args:
             model: Any model whose family has a class with a classification head.
@@ -101,7 +101,7 @@ class RewardModel:
         Raises:
             InputError: There is no such directory or repository.
             CheckpointError: Files are missing or damaged.
-            ConfigError: It has no head for one score.
+            ConfigError: The model has no head for one score.
         """
         path = Path(source) / _RECORD
         record = check_format(read_json(path), path) if path.exists() else {}
@@ -113,7 +113,7 @@ class RewardModel:
         return loaded
 
     def save(self, directory: str | Path) -> None:
-        """Write the model, and what its scores are normalised by.
+        """Write the model, and the mean and standard deviation of its scores.
 
         Raises:
             InputError: The directory cannot be written to.
@@ -123,7 +123,7 @@ class RewardModel:
         self.save_record(directory)
 
     def save_record(self, directory: Path) -> None:
-        """Write again what scores are normalised by, after `normalise`."""
+        """Write the mean and standard deviation again, after `normalise`."""
         record = with_format({"max_length": self.max_length, "mean": self.mean, "std": self.std})
         write_atomic(directory / _RECORD, f"{json.dumps(record, indent=2)}\n".encode())
 
@@ -134,7 +134,7 @@ class RewardModel:
         return f"{weights}-{self.model.tokenizer.fingerprint}-{self.max_length}"
 
     def score(self, answers: Sequence[tuple[Prompt, str]]) -> NDArray[np.float64]:
-        """Score answers, by the mean and deviation of those it was trained on.
+        """Score answers, normalised by the mean and standard deviation of the training answers.
 
         Args:
             answers: Prompts and answers.
@@ -153,16 +153,16 @@ class RewardModel:
         return (found - self.mean) / self.std
 
     def margins(self, preferences: Sequence[Preference]) -> NDArray[np.float64]:
-        """Return by how much each chosen answer scores above the rejected one, not normalised."""
+        """Return each pair's difference of raw scores: chosen minus rejected."""
         sides = [(p.prompt, text) for p in preferences for text in (p.chosen, p.rejected)]
         scores = self.score(sides).reshape(-1, 2) * self.std
         found: NDArray[np.float64] = scores[:, 0] - scores[:, 1]
         return found
 
     def normalise(self, answers: Sequence[tuple[Prompt, str]]) -> None:
-        """Set mean and deviation so that these answers' scores have mean 0 and deviation 1.
+        """Set mean and standard deviation so that these answers' scores are standardised.
 
-        Answers that all score the same keep their deviation.
+        If all scores are equal, the standard deviation is not changed.
         """
         self.mean, self.std = 0.0, 1.0
         scores = self.score(answers)
@@ -170,7 +170,7 @@ class RewardModel:
         self.std = float(scores.std()) or 1.0
 
     def read(self, prompt: Prompt, answer: str) -> tuple[list[int], list[int]]:
-        """Return the ids of a prompt with its answer, and their segments."""
+        """Return the ids of a prompt with its answer, and their token type ids."""
         tokenizer = self.model.tokenizer
         if self._pairs is not None:
             first, second = tokenizer.encode_batch(
@@ -194,12 +194,12 @@ class RewardModel:
     def grid(
         self, rows: Sequence[tuple[list[int], list[int]]], margins: Sequence[float] = ()
     ) -> TextPairBatch:
-        """Pad what `read` returned; with margins, two rows for each preference."""
+        """Pad rows from `read`; with margins, two rows for each preference."""
         pad_id = self.model.tokenizer.batch_pad_token_id or 0
         return TextPairBatch.of(rows, pad_id, margins, [2] * len(margins))
 
     def raw_scores(self, network: Network, batch: TextPairBatch) -> Tensor:
-        """Score a batch. Shape: (rows,)."""
+        """Return the raw scores of a batch. Shape: (rows,)."""
         types = batch.token_type_ids if network.config.type_vocab_size > 1 else None
         logits: Tensor = network(batch.input_ids, batch.attention_mask, token_type_ids=types).logits
         return logits[:, 0].float()

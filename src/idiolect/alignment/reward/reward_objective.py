@@ -1,4 +1,4 @@
-"""Train a reward model: the Bradley-Terry loss of pairs, in one training session."""
+"""Train a reward model with the Bradley-Terry loss, in one training session."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ["RewardObjective", "reward_config", "train_reward"]
 
 
 def reward_config(**values: Any) -> TrainingConfig:
-    """Return the default settings: 16 pairs a step, and a rate of 2e-5 that falls to zero.
+    """Return the defaults: 16 pairs a step, and a learning rate of 2e-5 that decays to zero.
 
     Args:
         values: Fields of `TrainingConfig` to override.
@@ -52,8 +52,8 @@ def train_reward(
 ) -> RewardModel:
     """Train a reward model on preferences. Run it again to resume.
 
-    Afterwards the scores of the training answers have mean 0 and deviation 1. Original embedding
-    rows stay unchanged.
+    Afterwards the scores of the training answers have mean 0 and standard deviation 1. Original
+    embedding rows stay unchanged.
 
     Args:
         model: The reward model, whose network is changed in place.
@@ -62,7 +62,7 @@ def train_reward(
         centre_rewards: Weight of the squared sum of a pair's scores, which keeps them around zero.
         epochs: Passes over the pairs.
         steps: Steps of the whole run, instead of `epochs`.
-        train: What trains, `all` or `body`; see `Train`.
+        train: Which parameters train, `all` or `body`; see `Train`.
         config: Training settings, by default `reward_config()`.
         tensorboard: Write TensorBoard events to `output_dir/events`.
 
@@ -109,7 +109,7 @@ class RewardObjective(RowwiseObjective):
     """Score the chosen answer of each pair above the rejected one (Bradley & Terry 1952).
 
     Args:
-        model: The reward model, which reads the texts.
+        model: The reward model.
         preferences: The pairs.
         centre_rewards: Weight of the squared sum of a pair's scores.
 
@@ -147,6 +147,6 @@ class RewardObjective(RowwiseObjective):
         return reward_loss(chosen, rejected, margins, centre_rewards=self.centre_rewards).sum()
 
     def metrics(self) -> dict[str, float]:
-        """Return mean scores of both sides, and how often the chosen one is higher."""
+        """Return the mean scores of both sides, and how often the chosen one is higher."""
         joined = {name: torch.cat(parts) for name, parts in sorted(self._measured.items())}
         return {name: float(values.mean()) for name, values in joined.items()}

@@ -1,4 +1,4 @@
-"""Options that the alignment commands share, and what is made of them."""
+"""Options that the alignment commands share, and the settings made from them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DataArgument = Annotated[
 ]
 TrainOption = Annotated[
     Literal["lora", "all", "body", "rows"],
-    typer.Option(help="What trains: adapters (and new rows), or all but original rows, …"),
+    typer.Option(help="Which parameters train: adapters (and new rows), all but original rows, …"),
 ]
 StepsOption = Annotated[
     int | None, typer.Option(help="Total steps, instead of --epochs.", min=1, max=10**9)
@@ -35,8 +35,8 @@ ChatOption = Annotated[
     bool | None,
     typer.Option(
         "--chat/--plain",
-        help="Whether a plain prompt is a user's message for the chat template. Default: if the "
-        "model has one.",
+        help="Whether to wrap a plain prompt as a user message in the chat template. Default: if "
+        "the model has one.",
     ),
 ]
 
@@ -52,7 +52,7 @@ def training_plan(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the keyword arguments of a run, and the given fields of its `TrainingConfig`.
 
-    Adapters train at ten times the usual rate.
+    Adapters train with ten times the default learning rate.
     """
     lora = train == "lora"
     run = {

@@ -1,4 +1,4 @@
-"""`idiolect align …`: a command for each way to align a language model."""
+"""`idiolect align …`: the commands that align a language model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["app"]
 
 app = typer.Typer(
     name="align",
-    help="Align a language model: fine-tuning, rewards, preferences, reinforcement, judging.",
+    help="Align a language model: SFT, reward models, preference tuning, RL, judging answers.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )

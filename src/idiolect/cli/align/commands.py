@@ -1,4 +1,4 @@
-"""Commands that are one function, each with the options it has."""
+"""Several commands from one function, each with only the options that it supports."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ __all__ = ["command_of"]
 def command_of(
     function: Callable[..., None], name: str, doc: str, *, without: Collection[str] = ()
 ) -> Callable[..., None]:
-    """Return a function for typer that calls another one with a name as its first argument.
+    """Return a typer command that calls a function with a name as its first argument.
 
     Args:
         function: Its first parameter is the name; the others are arguments and options.
         name: The command's name.
-        doc: Its help.
-        without: Options that it does not have; they keep their defaults.
+        doc: The help text of the command.
+        without: Options that the command does not offer; they keep their defaults.
     """
     signature = inspect.signature(function, eval_str=True)
     _, *parameters = signature.parameters.values()

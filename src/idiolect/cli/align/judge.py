@@ -27,22 +27,21 @@ def judge(
         ),
     ],
     by: Annotated[
-        Literal["reward", "log-probability", "endpoint"], typer.Option(help="Who judges.")
+        Literal["reward", "log-probability", "endpoint"], typer.Option(help="The kind of judge.")
     ],
     model: Annotated[
         str, typer.Option(help="A reward model, a language model, or its name at the endpoint.")
     ],
     url: Annotated[
-        str | None, typer.Option(help="Of an OpenAI-compatible API, for --by endpoint.")
+        str | None, typer.Option(help="Base URL of an OpenAI-compatible API, for --by endpoint.")
     ] = None,
     key: Annotated[
-        str, typer.Option(help="Its key.", envvar="OPENAI_API_KEY", show_default=False)
+        str,
+        typer.Option(help="API key of the endpoint.", envvar="OPENAI_API_KEY", show_default=False),
     ] = "",
     win_rate: Annotated[
         bool,
-        typer.Option(
-            "--win-rate", help="Compare output_1 with output_2, which need no preference."
-        ),
+        typer.Option("--win-rate", help="Compare output_1 with output_2; no preference is needed."),
     ] = False,
     limit: Annotated[
         int | None, typer.Option(help="Judge only the first pairs of each file.", min=1)
@@ -52,8 +51,8 @@ def judge(
 ) -> None:
     """Measure how a judge agrees with people, or which of two systems it prefers.
 
-    Every pair is judged in both orders. Beside the judge stands the longer answer, which needs no
-    training.
+    Every pair is judged in both orders. The baseline, which needs no training, prefers the longer
+    answer.
 
     Example: [bold]idiolect align judge llmbar.json pandalm.json --by reward
     --model runs/reward/model[/bold]

@@ -1,6 +1,6 @@
 """`idiolect align dpo | ipo | kto | orpo | simpo`: tune a language model on preferences.
 
-The five commands are one function; each shows the options that its loss has.
+The five commands share one function; each offers only the options of its loss.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ __all__ = ["dpo", "ipo", "kto", "orpo", "simpo"]
 
 _RATES = {"dpo": 1e-6, "ipo": 1e-6, "kto": 1e-6, "orpo": 8e-6, "simpo": 1e-6}
 _OWN = {"label_smoothing", "gamma", "desirable_weight", "undesirable_weight"}
-"""Options that not every loss has."""
+"""Options that only some losses have."""
 
 
 def _tune(
@@ -53,12 +53,16 @@ def _tune(
     out: RunFolderOption,
     beta: Annotated[
         float | None,
-        typer.Option(help="Scale of the difference. Default: 0.1; 2 for simpo.", min=0, max=1000),
+        typer.Option(
+            help="Scale β of the log-probability difference. Default: 0.1; 2 for simpo.",
+            min=0,
+            max=1000,
+        ),
     ] = None,
     label_smoothing: Annotated[
         float, typer.Option(help="Assumed share of wrong labels.", min=0, max=0.499)
     ] = 0.0,
-    gamma: Annotated[float, typer.Option(help="The margin γ.", min=0, max=1000)] = 1.0,
+    gamma: Annotated[float, typer.Option(help="Target margin γ.", min=0, max=1000)] = 1.0,
     desirable_weight: Annotated[
         float, typer.Option(help="Weight of good completions.", min=0, max=1000)
     ] = 1.0,
@@ -130,7 +134,7 @@ def _tune(
 
 
 def _command(loss: str, summary: str, *own: str) -> Callable[..., None]:
-    """Return the command of a loss, with the options that it has."""
+    """Return the command of a loss, with only its options."""
     doc = f"""{summary} Run it again to resume.
 
     Records hold `prompt`, `chosen` and `rejected`. Original embedding rows never change; OUT also

@@ -1,4 +1,4 @@
-"""`idiolect align ppo | rloo | grpo`: raise a reward of what a language model writes."""
+"""`idiolect align ppo | rloo | grpo`: reinforcement learning of a language model."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _Reward = Annotated[
     str,
     typer.Option(
         help="model:FOLDER, classifier:FOLDER:LABEL, python:FILE.py:FUNCTION, answer, "
-        "regex:PATTERN, or search:INDEX for the quality of a written query."
+        "regex:PATTERN, or search:INDEX for nDCG@10 of the completion as a query."
     ),
 ]
 
@@ -58,36 +58,44 @@ def _raise_reward(
     reward: _Reward,
     judge: Annotated[
         str | None,
-        typer.Option(help="A reward that is only reported, to see whether REWARD is exploited."),
+        typer.Option(help="A reward that is only reported, to detect reward hacking."),
     ] = None,
     num_generations: Annotated[
-        int | None, typer.Option(help="Completions of each prompt.", min=1, max=4096)
+        int | None, typer.Option(help="Completions sampled for each prompt.", min=1, max=4096)
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Longest completion.", min=1)] = 64,
-    temperature: Annotated[float, typer.Option(help="Of sampling.", min=0.01, max=100)] = 1.0,
+    max_new_tokens: Annotated[
+        int, typer.Option(help="Maximum tokens of a completion.", min=1)
+    ] = 64,
+    temperature: Annotated[
+        float, typer.Option(help="Sampling temperature.", min=0.01, max=100)
+    ] = 1.0,
     beta: Annotated[
-        float | None, typer.Option(help="Weight of the divergence.", min=0, max=1000)
+        float | None, typer.Option(help="Weight of the KL penalty.", min=0, max=1000)
     ] = None,
     kl_target: Annotated[
         float | None,
-        typer.Option(help="Adapt beta towards this divergence, in nats.", min=0.001, max=1e6),
+        typer.Option(help="Adapt beta towards this KL divergence, in nats.", min=0.001, max=1e6),
     ] = None,
     updates: Annotated[
         int | None, typer.Option(help="Passes over each rollout.", min=1, max=1000)
     ] = None,
-    mini_batches: Annotated[int, typer.Option(help="Steps of each pass.", min=1, max=10_000)] = 1,
-    clip: Annotated[float, typer.Option(help="Bound of the ratio.", min=0.001, max=10)] = 0.2,
-    value_clip: Annotated[float, typer.Option(help="Bound of a value's move.", min=0)] = 0.2,
-    value_weight: Annotated[float, typer.Option(help="Weight of the value's loss.", min=0)] = 0.1,
-    gamma: Annotated[float, typer.Option(help="Discount.", min=0, max=1)] = 1.0,
-    gae_lambda: Annotated[float, typer.Option(help="Decay of advantages.", min=0, max=1)] = 0.95,
+    mini_batches: Annotated[int, typer.Option(help="Steps per pass.", min=1, max=10_000)] = 1,
+    clip: Annotated[
+        float, typer.Option(help="Clip range ε of the ratio.", min=0.001, max=10)
+    ] = 0.2,
+    value_clip: Annotated[float, typer.Option(help="Clip range of a value.", min=0)] = 0.2,
+    value_weight: Annotated[float, typer.Option(help="Weight of the value loss.", min=0)] = 0.1,
+    gamma: Annotated[float, typer.Option(help="Discount factor.", min=0, max=1)] = 1.0,
+    gae_lambda: Annotated[float, typer.Option(help="GAE decay λ.", min=0, max=1)] = 0.95,
     whiten_rewards: Annotated[
         bool,
-        typer.Option("--whiten-rewards/--plain-rewards", help="Divide rewards by their deviation."),
+        typer.Option(
+            "--whiten-rewards/--plain-rewards", help="Divide rewards by their standard deviation."
+        ),
     ] = True,
     loss: Annotated[
         Literal["dapo", "grpo", "dr_grpo"],
-        typer.Option(help="Average over tokens, over completions, or Dr. GRPO's."),
+        typer.Option(help="Average the loss over tokens, over completions, or as Dr. GRPO."),
     ] = "dapo",
     missing_end_reward: Annotated[
         float | None,

@@ -1,4 +1,4 @@
-"""`idiolect align reward`: train a reward model, and measure it beside its baselines."""
+"""`idiolect align reward`: train a reward model, and compare it with baselines."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def reward(
     data: DataArgument,
     out: RunFolderOption,
     valid: Annotated[
-        Path | None, typer.Option(help="Preferences to measure the reward model on.")
+        Path | None, typer.Option(help="Held-out preferences to evaluate the reward model on.")
     ] = None,
     centre_rewards: Annotated[
         float, typer.Option(help="Weight that keeps scores around zero.", min=0, max=100)
@@ -47,7 +47,8 @@ def reward(
         int | None, typer.Option(help="Keep only the first layers of the model.", min=1, max=1000)
     ] = None,
     train: Annotated[
-        Literal["all", "body"], typer.Option(help="What trains: all but original rows, or no rows.")
+        Literal["all", "body"],
+        typer.Option(help="What trains: all but original rows, or the body."),
     ] = "all",
     epochs: EpochsOption = 1,
     steps: StepsOption = None,
@@ -64,8 +65,9 @@ def reward(
 ) -> None:
     """Train a reward model on preferences. Run it again to resume.
 
-    Any base will do: an encoder or a decoder. Records hold `prompt`, `chosen` and `rejected`, and
-    perhaps a `margin`. With --valid, OUT/agreement.json has the agreement by confidence and length.
+    The base may be an encoder or a decoder. Records hold `prompt`, `chosen` and `rejected`, and
+    optionally a `margin`. With --valid, OUT/agreement.json has the agreement by confidence and
+    length.
 
     Example: [bold]idiolect align reward minilm pairs.jsonl --valid held-out.jsonl --epochs 3
     -o runs/reward[/bold]

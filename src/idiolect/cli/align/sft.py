@@ -41,16 +41,16 @@ def sft(
     data: DataArgument,
     out: RunFolderOption,
     valid: Annotated[
-        Path | None, typer.Option(help="Conversations whose loss is measured while training.")
+        Path | None, typer.Option(help="Held-out conversations for the validation loss.")
     ] = None,
     loss_on: Annotated[
         Literal["completion", "all"],
-        typer.Option(help="What is predicted: what the assistant writes, or every token."),
+        typer.Option(help="Tokens with a loss: those that the assistant writes, or all."),
     ] = "completion",
     packing: Annotated[
         bool,
         typer.Option(
-            "--packing", help="Fill rows with several conversations that do not see one another."
+            "--packing", help="Fill rows with several conversations, masked from one another."
         ),
     ] = False,
     train: TrainOption = "all",

@@ -58,10 +58,10 @@ TopKOption = Annotated[
     int, typer.Option("--top-k", "-n", help="Number of passages to read.", min=1, max=100)
 ]
 MaxPromptTokensOption = Annotated[
-    int, typer.Option(help="Tokens of the prompt, at most.", min=64, max=1_000_000)
+    int, typer.Option(help="Maximum tokens of the prompt.", min=64, max=1_000_000)
 ]
 MaxNewTokensOption = Annotated[
-    int, typer.Option(help="Tokens that the model writes, at most.", min=1, max=100_000)
+    int, typer.Option(help="Maximum tokens of the answer.", min=1, max=100_000)
 ]
 MinConfidenceOption = Annotated[
     float, typer.Option(help="0 to 1: abstain below this; 0 answers always.", min=0, max=1)
@@ -74,7 +74,7 @@ def answer(
     top_k: TopKOption = 5,
     mode: Annotated[
         Literal["hybrid", "dense", "lexical"],
-        typer.Option(help="Search passages by vectors, by words, or by both."),
+        typer.Option(help="dense: by vectors; lexical: by words (BM25); hybrid: by both."),
     ] = "hybrid",
     filter: FilterOption = None,
     namespace: NamespaceOption = "",
@@ -83,7 +83,7 @@ def answer(
     endpoint_model: EndpointModelOption = None,
     reranker: RerankerOption = None,
     mmr_diversity: Annotated[
-        float, typer.Option(help="0 to 1: how much passages should differ.", min=0, max=1)
+        float, typer.Option(help="0 to 1: diversity of the passages (MMR).", min=0, max=1)
     ] = 0.1,
     max_prompt_tokens: MaxPromptTokensOption = 1024,
     max_new_tokens: MaxNewTokensOption = 128,
@@ -91,10 +91,10 @@ def answer(
     encoder: EncoderOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Answer a question from the items of an index, and cite the places that say so.
+    """Answer a question from the items of an index, with citations.
 
-    The answer abstains if the index has nothing that fits. `idiolect index passages` makes answers
-    from long items faster and better.
+    It abstains if the index has nothing relevant. `idiolect index passages` makes answers from long
+    items faster and better.
 
     Example: [bold]idiolect answer products-index "Which jacket is waterproof?" --json[/bold]
     """
@@ -128,7 +128,7 @@ def answer(
 def model_options(
     model: str | None, endpoint: str | None, endpoint_model: str | None, reranker: str | None
 ) -> dict[str, Any]:
-    """Return the options of an answer that need a model, which is loaded.
+    """Load the models of the options, and return them as arguments.
 
     Raises:
         ConfigError: They contradict each other.
@@ -173,5 +173,5 @@ def _print_sources(answer: Answer) -> None:
 
 
 def _plain(text: str) -> str:
-    """Return a text without the control characters that would change a terminal."""
+    """Return a text without control characters, which could change the terminal."""
     return "".join(one if (one >= " " and one != "\x7f") or one in "\n\t" else " " for one in text)

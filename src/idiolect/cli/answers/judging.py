@@ -71,7 +71,7 @@ def evaluate_answers(
     max_new_tokens: MaxNewTokensOption = 128,
     min_confidence: MinConfidenceOption = 0.45,
     limit: Annotated[
-        int | None, typer.Option(help="Ask this many questions from the start only.", min=1)
+        int | None, typer.Option(help="Ask only the first questions, this many.", min=1)
     ] = None,
     encoder: EncoderOption = None,
     as_json: JsonOption = False,

@@ -12,7 +12,7 @@ from idiolect.cli.export.hub import hub
 __all__ = ["app", "gguf", "onnx", "table"]
 
 app = typer.Typer(
-    help="Write a model for other programs: llama.cpp, ONNX runtimes, a plain array, or the hub.",
+    help="Export a model for other programs: llama.cpp, ONNX runtimes, a plain array, or the hub.",
     no_args_is_help=True,
 )
 app.command("hub")(hub)
@@ -26,13 +26,14 @@ def table(
     model: _Model,
     out: _Folder,
     layers: Annotated[
-        int | None, typer.Option(help="0: make a static encoder of the model first.", min=0, max=0)
+        int | None,
+        typer.Option(help="0: make a static encoder from the model first.", min=0, max=0),
     ] = None,
 ) -> None:
     """Write a static encoder as a NumPy array and a tokenizer, for any other program.
 
     OUT/embeddings.npy has a row for each id of OUT/tokenizer.json. The vector of a text is the mean
-    of the rows of its ids, without special tokens, scaled to length one.
+    of the rows of its ids, without special tokens, scaled to unit length.
 
     Example: [bold]idiolect export table ./gpt2 --layers 0 -o table[/bold]
     """
@@ -55,13 +56,13 @@ def gguf(
     model: _Model,
     out: Annotated[Path, typer.Option("--out", "-o", help="The file to write.")],
     precision: Annotated[
-        Literal["f32", "f16", "q8_0"], typer.Option(help="How matrices are stored.")
+        Literal["f32", "f16", "q8_0"], typer.Option(help="Storage format of matrices.")
     ] = "f16",
 ) -> None:
     """Write a language model as one GGUF file, for llama.cpp and programs built on it.
 
-    New tokens must have been added by the method `merges`; others would be read differently, and
-    are refused. The file is read back and compared before it takes its name.
+    New tokens must have been added by the method `merges`; others would be tokenized differently,
+    and are rejected. The file is read back and compared before it is renamed to OUT.
 
     Example: [bold]idiolect export gguf runs/adapted/model -o model.gguf --precision q8_0[/bold]
     """

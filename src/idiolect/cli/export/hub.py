@@ -1,4 +1,4 @@
-"""`idiolect export hub`: upload a run's model with its card."""
+"""`idiolect export hub`: upload a run's model with its model card."""
 
 from __future__ import annotations
 
@@ -15,28 +15,30 @@ def hub(
     repo: Annotated[str, typer.Argument(help="The name on the hub: owner/name.")],
     dry_run: Annotated[
         Path | None,
-        typer.Option(help="Write the files into this new folder, and upload nothing."),
+        typer.Option(help="Write the files into this new folder instead of uploading."),
     ] = None,
     stage: Annotated[
         str | None,
         typer.Option(
-            help="Whose model: tune, plain.tune, pretrain, distill, extend; by default the one "
-            "that the index uses."
+            help="Stage of the model: tune, plain.tune, pretrain, distill, extend; by default "
+            "the one that the index uses."
         ),
     ] = None,
     license_id: Annotated[
         str | None,
-        typer.Option("--license", help="The licence, as the hub names it; by default the base's."),
+        typer.Option(
+            "--license", help="The hub's identifier of the licence; by default the base's."
+        ),
     ] = None,
     public: Annotated[
-        bool, typer.Option("--public", help="A new repository is public; by default private.")
+        bool, typer.Option("--public", help="Make a new repository public; by default private.")
     ] = False,
 ) -> None:
-    """Upload a model of a run to the Hugging Face hub, with a card written from the run.
+    """Upload a model of a run to the Hugging Face hub, with a generated model card.
 
-    The card names the base and its licence, new tokens, checks and figures. New tokens are words of
-    your texts: look at the card with --dry-run first. The access token is that of `hf auth login`
-    or of HF_TOKEN.
+    The card names the base and its licence, new tokens, checks and metrics. New tokens are words of
+    your texts: inspect the card with --dry-run first. The access token is taken from HF_TOKEN or
+    `hf auth login`.
 
     Example: [bold]idiolect export hub demo/run me/numpy-words --dry-run card[/bold]
     """

@@ -1,1 +1,1 @@
-"""Commands that write text, and that measure models by tasks."""
+"""Commands that generate text, and that evaluate models on question files."""

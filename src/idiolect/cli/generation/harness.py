@@ -1,4 +1,4 @@
-"""`idiolect evaluate tasks`: a language model on files of questions."""
+"""`idiolect evaluate tasks`: evaluate a language model on question files."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ def evaluate_tasks(
     model: Annotated[str, typer.Argument(help="The model: a directory, GGUF file or hub id.")],
     files: Annotated[list[Path], typer.Argument(help="Files of questions (.jsonl, also .gz).")],
     num_fewshot: Annotated[
-        int, typer.Option(help="Solved examples before each question.", min=0)
+        int, typer.Option(help="Few-shot examples before each question.", min=0)
     ] = 0,
     pool: Annotated[
         Path | None, typer.Option(help="File to draw the examples from. Default: the same file.")
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(help="Questions of each file, from its start.", min=1)
+        int | None, typer.Option(help="Use only the first questions of each file.", min=1)
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Tokens of a generated answer.", min=1)] = 32,
+    max_new_tokens: Annotated[int, typer.Option(help="Maximum tokens of an answer.", min=1)] = 32,
     predictions: Annotated[
         Path | None, typer.Option(help="Also write each question's answer (.jsonl).")
     ] = None,
@@ -32,7 +32,7 @@ def evaluate_tasks(
 ) -> None:
     """Evaluate a language model on questions, as lm-evaluation-harness does.
 
-    The likeliest answer counts (acc; acc_norm divides by characters, acc_bytes by bytes), or a
+    The most likely answer is scored (acc; acc_norm divides by characters, acc_bytes by bytes), or a
     generated answer is compared (exact_match, f1). Each metric has a 95 % bootstrap interval.
 
     Example: [bold]idiolect evaluate tasks smollm2 arc_easy.jsonl.gz --limit 48 --json[/bold]

@@ -1,4 +1,4 @@
-"""`idiolect generate` and `idiolect chat`: text from a language model, as it is written."""
+"""`idiolect generate` and `idiolect chat`: text from a language model, streamed."""
 
 from __future__ import annotations
 
@@ -22,43 +22,47 @@ _SAMPLING = ("temperature", "top_k", "top_p", "min_p")
 def generate(
     model: Annotated[str, _MODEL],
     prompts: Annotated[list[str], typer.Argument(help="Texts to continue; - reads stdin.")],
-    max_new_tokens: Annotated[int, typer.Option(help="New tokens, at most.", min=0)] = 64,
+    max_new_tokens: Annotated[int, typer.Option(help="Maximum new tokens.", min=0)] = 64,
     num_beams: Annotated[int, typer.Option(help="Beams; 1 for greedy search.", min=1)] = 1,
     length_penalty: Annotated[
         float,
         typer.Option(
-            help="Beams: exponent of the length; more prefers longer texts.", min=-10, max=10
+            help="Beams: exponent of the length; larger prefers longer texts.", min=-10, max=10
         ),
     ] = 1.0,
     coverage_penalty: Annotated[
         float,
-        typer.Option(help="Beams: less for texts that leave out parts of a source.", min=0, max=10),
+        typer.Option(help="Beams: penalty for leaving out parts of a source.", min=0, max=10),
     ] = 0.0,
     do_sample: Annotated[
-        bool, typer.Option("--do-sample", help="Draw tokens; implied by the next four options.")
+        bool, typer.Option("--do-sample", help="Sample; implied by the next four options.")
     ] = False,
     temperature: Annotated[
-        float | None, typer.Option(help="Below 1: likelier tokens.", min=0, max=1000)
+        float | None, typer.Option(help="Sampling temperature.", min=0, max=1000)
     ] = None,
-    top_k: Annotated[int | None, typer.Option(help="Draw from the k likeliest.", min=0)] = None,
+    top_k: Annotated[int | None, typer.Option(help="Sample from the top k.", min=0)] = None,
     top_p: Annotated[
-        float | None, typer.Option(help="Draw from the likeliest share.", min=0, max=1)
+        float | None, typer.Option(help="Nucleus sampling: probability mass.", min=0, max=1)
     ] = None,
     min_p: Annotated[
         float | None,
-        typer.Option(help="Draw from tokens at least this share of the likeliest.", min=0, max=1),
+        typer.Option(help="Minimum probability, relative to the most likely token.", min=0, max=1),
     ] = None,
     repetition_penalty: Annotated[
         float,
-        typer.Option(help="Above 1: tokens of the text become less likely.", min=0.01, max=100),
+        typer.Option(
+            help="Above 1: tokens that already occur become less likely.", min=0.01, max=100
+        ),
     ] = 1.0,
     no_repeat_ngram_size: Annotated[
-        int, typer.Option(help="No sequence of so many tokens twice; 0: any.", min=0)
+        int, typer.Option(help="No n-gram of this size occurs twice; 0: no limit.", min=0)
     ] = 0,
     force_words: Annotated[
         list[str] | None, typer.Option(help="Beams: text that must occur; repeatable.")
     ] = None,
-    stop: Annotated[list[str] | None, typer.Option(help="Text that ends it; repeatable.")] = None,
+    stop: Annotated[
+        list[str] | None, typer.Option(help="Text that stops generation; repeatable.")
+    ] = None,
     num_return_sequences: Annotated[
         int, typer.Option(help="Texts for each prompt: samples or beams.", min=1)
     ] = 1,
@@ -76,7 +80,7 @@ def generate(
         bool, typer.Option("--json", help="Print a JSON object for each text, with its ids.")
     ] = False,
 ) -> None:
-    """Continue texts with a language model. A single text is printed as it is written.
+    """Continue texts with a language model. A single text is streamed.
 
     Example: [bold]idiolect generate smollm2 "The capital of France is" --max-new-tokens 8[/bold]
     """
@@ -88,7 +92,7 @@ def generate(
         if value is not None
     }
     if temperature == 0 and not do_sample:
-        del sampling["temperature"]  # as elsewhere: no randomness
+        del sampling["temperature"]  # 0 means greedy, as elsewhere
     options: dict[str, Any] = {
         "max_new_tokens": max_new_tokens,
         "num_beams": num_beams,
@@ -132,13 +136,13 @@ def generate(
 
 def chat(
     model: Annotated[str, _MODEL],
-    system: Annotated[str | None, typer.Option(help="Instructions at the start.")] = None,
+    system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Tokens of an answer.", min=1)] = 256,
     temperature: Annotated[
-        float, typer.Option(help="Sampling temperature; 0 takes the likeliest token.", min=0)
+        float, typer.Option(help="Sampling temperature; 0 is greedy.", min=0)
     ] = 0.7,
     top_p: Annotated[
-        float, typer.Option(help="Draw from the likeliest share.", min=0, max=1)
+        float, typer.Option(help="Nucleus sampling: probability mass.", min=0, max=1)
     ] = 0.95,
     seed: Annotated[int, typer.Option(help="Random seed.", min=0)] = 0,
 ) -> None:
@@ -149,7 +153,7 @@ def chat(
     from idiolect.generate.chat_template import render_chat
 
     generator = _load(model)
-    generator.share(batch_size=1)  # so that each turn is read from its new words on
+    generator.share(batch_size=1)  # so that only the new part of each turn is read
     messages = [] if system is None else [{"role": "system", "content": system}]
     render_chat(generator.model.tokenizer, [*messages, {"role": "user", "content": "?"}])
     options: dict[str, Any] = {"max_new_tokens": max_new_tokens}
@@ -178,7 +182,7 @@ def _ask() -> str:
 
 
 def _fitting(generator: Generator, messages: list[dict[str, str]], room: int) -> list[int]:
-    """Return the ids of the conversation; its oldest turns are removed if the context is full."""
+    """Return the ids of the conversation; the oldest turns are dropped if the context is full."""
     ids = generator.chat_ids(messages)
     most = generator.context_length
     first = 1 if messages[0]["role"] == "system" else 0

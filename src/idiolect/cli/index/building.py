@@ -1,4 +1,4 @@
-"""`idiolect index build` and `add`: put the records of files into an index."""
+"""`idiolect index build` and `add`: index the records of files."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ _Metadata = Annotated[
 _Vectors = Annotated[
     str | None,
     typer.Option(
-        help="The items' own vectors: a field with lists of numbers, or a .npy file with a row for"
-        " each record. They are not computed again, and need no encoder."
+        help="Precomputed vectors: a field with lists of numbers, or a .npy file with a row for"
+        " each record. No encoder is needed."
     ),
 ]
 _SkipInvalid = Annotated[
@@ -62,21 +62,26 @@ _SkipInvalid = Annotated[
 ]
 _Language = Annotated[
     str | None,
-    typer.Option(help="Language of stems in lexical search, such as de, or none. Default: en."),
+    typer.Option(
+        help="Language of the stemmer in lexical search, such as de, or none. Default: en."
+    ),
 ]
 _OnDisk = Annotated[
     bool,
-    typer.Option("--on-disk", help="Search vectors on disk; at most a sixteenth is in memory."),
+    typer.Option(
+        "--on-disk",
+        help="Keep vectors on disk; memory holds codes of at most 1/16 of their size (1/4 up to 32 "
+        "dimensions).",
+    ),
 ]
 _Memory = Annotated[
     str | None,
-    typer.Option("--memory", help="Memory of the process for --on-disk, for example 2GB."),
+    typer.Option("--memory", help="Memory limit of the process for --on-disk, such as 2GB."),
 ]
 _LabelField = Annotated[
     str | None,
     typer.Option(
-        help="Metadata field for --on-disk, such as the category, by whose values filters are"
-        " faster."
+        help="Metadata field for --on-disk, such as the category; filters by its values are faster."
     ),
 ]
 
@@ -104,7 +109,7 @@ def build(
 ) -> None:
     """Build an index from the records of files. Run it again to resume.
 
-    Of several records with one id, the last is stored. An encoder computes the vectors, unless the
+    If records share an id, the last one is stored. An encoder computes the vectors, unless the
     records have their own.
 
     Example: [bold]idiolect index build products-index products.jsonl
@@ -160,7 +165,7 @@ def add(
     encoder: EncoderOption = None,
     skip_invalid_metadata: _SkipInvalid = False,
 ) -> None:
-    """Add records, or replace those with the same ids. Of several with one id, the last is stored.
+    """Add records, or replace those with the same ids. The last of several with one id is stored.
 
     The encoder is loaded only if a text is new or has changed.
 
@@ -179,7 +184,7 @@ def add(
 
 
 class _Report:
-    """Reads the records of files, and says what became of them."""
+    """Reads the records of files, and reports the counts."""
 
     def __init__(self) -> None:
         from rich.console import Console

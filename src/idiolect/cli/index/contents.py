@@ -1,4 +1,4 @@
-"""`idiolect index info`, `get`, `update` and `delete`: what an index holds."""
+"""`idiolect index info`, `get`, `update` and `delete`: the contents of an index."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def update(
     namespace: NamespaceOption = "",
     encoder: EncoderOption = None,
 ) -> None:
-    """Change the text, metadata or vector of an item; what is not given stays as it is.
+    """Change the text, metadata or vector of an item; omitted parts stay unchanged.
 
     Example: [bold]idiolect index update products-index p1234 --metadata '{"price": 3}'[/bold]
     """
@@ -148,7 +148,7 @@ def overview(index: Path, description: Description) -> Table:
 
 
 def _facts(path: Path, index: Index) -> dict[str, Any]:
-    """Return what is known of an index, as JSON."""
+    """Return the description of an index, as JSON."""
     settings, weight = index.store.settings, index.hybrid_weight
     encoder = None
     if "encoder" in settings:

@@ -27,7 +27,7 @@ def fit_fusion(
 ) -> None:
     """Fit the weights of hybrid search to queries with known answers.
 
-    Keep these queries and items out of the training of the encoder.
+    Hold these queries and items out of the training of the encoder.
 
     Example: [bold]idiolect index fit-fusion products-index --qrels answers.tsv[/bold]
     """

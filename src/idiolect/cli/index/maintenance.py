@@ -1,4 +1,4 @@
-"""`idiolect index verify`, `compact`, `snapshot`, `restore` and `export`: the care of an index."""
+"""`idiolect index verify`, `compact`, `snapshot`, `restore` and `export`: maintain an index."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _Name = Annotated[str, typer.Argument(help="Snapshot name.")]
 
 
 def verify(index: IndexArgument) -> None:
-    """Check an index for damage, and list it. Exits with status 1 if there is any.
+    """Check an index, and list any damage. Exits with status 1 if there is any.
 
     Example: [bold]idiolect index verify products-index[/bold]
     """

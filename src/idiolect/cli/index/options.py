@@ -1,7 +1,7 @@
-"""Arguments and options that several commands on indexes have, and what they stand for.
+"""Arguments and options of the commands on indexes, and how they are resolved.
 
-Wherever an index is expected, the folder of a run of the pipeline stands for the run's index, and
-wherever an encoder is expected, for the run's encoder.
+The folder of a pipeline run can be given for an index or for an encoder, and means those of the
+run.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ IndexArgument = Annotated[
 NamespaceOption = Annotated[str, typer.Option(help="Namespace within the index.")]
 FilterOption = Annotated[
     str | None,
-    typer.Option(help="""Such as '{"price": {"$lt": 50}, "brand": "acme"}'"""),
+    typer.Option(help="""Metadata filter, such as '{"price": {"$lt": 50}, "brand": "acme"}'"""),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def encoder_location(encoder: str | None) -> str | None:
-    """Return where an encoder is; the folder of a run stands for the encoder of the run.
+    """Return the location of an encoder; for the folder of a run, that of its encoder.
 
     Raises:
         InputError: the run has no encoder yet.
@@ -94,7 +94,7 @@ def check_namespace(index: Index, namespace: str) -> None:
     """Check that a namespace exists.
 
     Raises:
-        InputError: it does not; the hint is a similar name.
+        InputError: the namespace does not exist; the hint is a similar name.
     """
     from idiolect.text.suggestions import did_you_mean
 
@@ -107,7 +107,7 @@ def check_namespace(index: Index, namespace: str) -> None:
 
 
 def shown_size(count: int | None) -> str:
-    """Return a number of bytes for a reader."""
+    """Return a number of bytes in readable form."""
     from rich.filesize import decimal
 
     return "size unknown" if count is None else decimal(count)

@@ -21,14 +21,14 @@ __all__ = ["passages"]
 def passages(
     index: IndexArgument,
     max_length: Annotated[
-        int, typer.Option(help="Words of a passage, at most.", min=8, max=10_000)
+        int, typer.Option(help="Maximum words of a passage.", min=8, max=10_000)
     ] = PASSAGE_LENGTH,
     namespace: NamespaceOption = "",
     encoder: EncoderOption = None,
 ) -> None:
-    """Split the items into passages, which `idiolect answer` searches from then on.
+    """Split the items into passages, which `idiolect answer` then searches.
 
-    Items that are added, changed or deleted later bring theirs. Run it again to resume.
+    Passages follow later changes of the items. Run it again to resume.
 
     Example: [bold]idiolect index passages products-index --max-length 96[/bold]
     """

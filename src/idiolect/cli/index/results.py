@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 __all__ = ["MARKS", "print_hits"]
 
 MARKS = ("\x02", "\x03")
-"""Written before and after matched words: control characters that ordinary text has not."""
+"""Markers of matched words: control characters that ordinary text does not contain."""
 _MAX_TITLE, _MAX_PASSAGE, _MAX_VALUE = 100, 200, 40  # characters
 _SENTENCE = re.compile(r"(?<=[.!?。！？])\s+|\n+")
 _WORD = re.compile(r"\w+")
 _PARTS = re.compile(r"[\u2e80-\uffef]|[^\s\u2e80-\uffef]+ ?| ")
-"""A line may be wrapped between these: words, and characters of scripts without spaces."""
+"""Units between which a line may wrap: words, and characters of scripts without spaces."""
 _CONTROLS = {code: " " for code in (*range(32), 127) if chr(code) not in MARKS}
 """Characters that would move the cursor or change the terminal."""
 _MATCHED = tuple(typer.style("\0", fg="yellow", bold=True).split("\0"))
@@ -35,7 +35,7 @@ def print_hits(hits: Hits, query: str | int, *, as_json: bool, named: bool = Fal
         hits: the results.
         query: the text of the query, or the number of its vector.
         as_json: one JSON object per line, for programs.
-        named: whether to name the query, as one of several.
+        named: whether to print the query, if there are several.
     """
     if as_json:
         for hit in hits:
@@ -66,7 +66,7 @@ def _lines(hit: Hit, query: str) -> list[str]:
     first, _, others = passage.partition("\n")
     if title and _unmarked(first) == title:
         title, passage = first, others
-    elif _unmarked(passage) in title:  # the title alone matched
+    elif _unmarked(passage) in title:  # only the title matched
         title, passage = title if passage == "" else passage, ""
     lines = [part for part in (title, " ".join(passage.split())) if part]
     fields = "  ".join(
@@ -111,7 +111,7 @@ def _indented(line: str, indent: int) -> str:
 
 
 def _cells(character: str) -> int:
-    """Return how many cells of a terminal a character takes."""
+    """Return the width of a character in terminal cells."""
     if character in MARKS or unicodedata.combining(character):
         return 0
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1

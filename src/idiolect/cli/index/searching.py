@@ -41,11 +41,11 @@ def search(
     namespace: NamespaceOption = "",
     mmr_diversity: Annotated[
         float,
-        typer.Option(help="0 to 1: how much results should differ (MMR).", min=0, max=1),
+        typer.Option(help="0 to 1: diversity of the results (MMR).", min=0, max=1),
     ] = 0.0,
     queries: Annotated[
         Path | None,
-        typer.Option(help="File of queries instead: one a line, or records with a text or query."),
+        typer.Option(help="File of queries instead: one per line, or records with text or query."),
     ] = None,
     vectors: Annotated[
         Path | None,
@@ -54,7 +54,7 @@ def search(
     encoder: EncoderOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Find the best items for a query, or for each of a file of queries or of vectors.
+    """Find the best items for a query, or for each query or vector in a file.
 
     Example: [bold]idiolect search products-index "waterproof jacket" --filter '{"price":
     {"$lt": 100}}'[/bold]
@@ -108,7 +108,7 @@ def similar(
 
 
 def _tell_if_by_words(index: Index, mode: str) -> None:
-    """Say on standard error if hybrid search is by words alone, and why."""
+    """Report on standard error if hybrid search uses only lexical search, and why."""
     if mode != "hybrid":
         return
     if not index.has_encoder:

@@ -1,1 +1,1 @@
-"""`idiolect mcp`: an index as tools of an assistant."""
+"""`idiolect mcp`: an index as tools for an assistant."""

@@ -13,7 +13,7 @@ __all__ = ["app"]
 
 app = typer.Typer(
     name="prompt",
-    help="Tune prompts, search for better ones, and measure them.",
+    help="Tune prompts, search for better ones, and evaluate them.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )

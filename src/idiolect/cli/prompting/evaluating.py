@@ -42,9 +42,7 @@ def evaluate(
     answer: AnswerOption = None,
     calibrated: Annotated[
         bool,
-        typer.Option(
-            "--calibrated", help="Divide by the probabilities after inputs without content."
-        ),
+        typer.Option("--calibrated", help="Divide by the probabilities of content-free inputs."),
     ] = False,
     pool: Annotated[
         Path | None, typer.Option(help="Solved examples to choose demonstrations from.")
@@ -54,13 +52,13 @@ def evaluate(
     ] = 4,
     demonstrations: Annotated[
         Literal["random", "nearest", "diverse"],
-        typer.Option(help="How they are chosen: for all texts, or the nearest of each text."),
+        typer.Option(help="How they are chosen: the same for all texts, or the nearest."),
     ] = "random",
     encoder: Annotated[
         str | None, typer.Option(help="Encoder for nearest and diverse, such as minilm.")
     ] = None,
     seeds: Annotated[
-        int, typer.Option(help="Choices of demonstrations to measure.", min=1, max=1000)
+        int, typer.Option(help="Number of random choices of demonstrations.", min=1, max=1000)
     ] = 1,
     limit: LimitOption = None,
     text: TextFieldOption = "text",
@@ -70,7 +68,7 @@ def evaluate(
     max_unreadable: MaxUnreadableOption = MAX_UNREADABLE,
     json: Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")] = False,
 ) -> None:
-    """Measure a prompt: hand-written, tuned or optimised; with demonstrations from a pool.
+    """Evaluate a prompt: hand-written, tuned or optimised, with demonstrations from a pool.
 
     Example: [bold]idiolect prompt evaluate smollm2 test.jsonl --pool train.jsonl --num-fewshot 4
     --seeds 10 --calibrated --answer 0=negative --answer 1=positive[/bold]

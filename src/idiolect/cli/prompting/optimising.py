@@ -34,15 +34,15 @@ __all__ = ["optimise"]
 def optimise(
     model: ModelArgument,
     file: Annotated[
-        Path, typer.Argument(help="Examples; divided into training, validation and test.")
+        Path, typer.Argument(help="Examples; split into training, validation and test.")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="File to write the best prompt to.")],
     num_train: Annotated[
-        int, typer.Option(help="Examples from which demonstrations come.", min=1)
+        int, typer.Option(help="Examples to draw demonstrations from.", min=1)
     ] = 200,
-    num_valid: Annotated[int, typer.Option(help="Texts on which prompts compete.", min=1)] = 100,
+    num_valid: Annotated[int, typer.Option(help="Validation texts.", min=1)] = 100,
     num_test: Annotated[
-        int, typer.Option(help="Texts that only the first and the best prompt see.", min=1)
+        int, typer.Option(help="Test texts, for the first and the best prompt only.", min=1)
     ] = 300,
     test: Annotated[
         Path | None, typer.Option(help="File of the test texts. Default: the same file.")
@@ -53,22 +53,20 @@ def optimise(
     answer: AnswerOption = None,
     calibrated: Annotated[
         bool,
-        typer.Option(
-            "--calibrated", help="Divide by the probabilities after inputs without content."
-        ),
+        typer.Option("--calibrated", help="Divide by the probabilities of content-free inputs."),
     ] = False,
     candidate_instruction: Annotated[
         list[str] | None, typer.Option(help="Another instruction to try; repeatable.")
     ] = None,
     proposals: Annotated[
-        int, typer.Option(help="Instructions that the model writes itself.", min=0, max=1000)
+        int, typer.Option(help="Instructions proposed by the model itself.", min=0, max=1000)
     ] = 0,
     num_fewshot: Annotated[
-        int, typer.Option(help="Demonstrations of a prompt.", min=0, max=1000)
+        int, typer.Option(help="Demonstrations per prompt.", min=0, max=1000)
     ] = 4,
-    candidates: Annotated[int, typer.Option(help="Prompts to begin with.", min=1)] = 16,
+    candidates: Annotated[int, typer.Option(help="Number of initial prompts.", min=1)] = 16,
     max_calls: Annotated[
-        int, typer.Option(help="Prompts that the model may read in the search.", min=1)
+        int, typer.Option(help="Maximum prompts that the model reads.", min=1)
     ] = 2000,
     text: TextFieldOption = "text",
     text_pair: PairFieldOption = None,
@@ -77,7 +75,7 @@ def optimise(
     max_unreadable: MaxUnreadableOption = MAX_UNREADABLE,
     json: Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")] = False,
 ) -> None:
-    """Search for a better prompt, and measure it on texts that the search has not seen.
+    """Search for a better prompt, and evaluate it on held-out texts.
 
     The given prompt is kept unless another one is better on the validation texts.
 
@@ -110,7 +108,7 @@ def optimise(
             max_calls=max_calls,
             seed=seed,
         )
-    # Before it is measured, so that a long search is never lost.
+    # Saved before the evaluation, so that a long search is never lost.
     found.best.save(out)
     with status("measuring the first and the best prompt"):
         first = evaluate_prompt(generator, task, held_out)
@@ -152,7 +150,7 @@ def _divide(
     num_test: int,
     seed: int,
 ) -> tuple[list[LabelledText], list[LabelledText], list[LabelledText]]:
-    """Divide examples at random; a text that occurs twice is used once."""
+    """Split examples at random; duplicate texts are used once."""
     import numpy as np
 
     from idiolect.errors import InputError

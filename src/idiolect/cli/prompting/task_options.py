@@ -1,4 +1,4 @@
-"""Options that say what a prompt looks like and where its texts are."""
+"""Options for the format of a prompt and the files of its texts."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ ModelArgument = Annotated[
 ]
 PromptOption = Annotated[
     Path | None,
-    typer.Option("--prompt", help="File of a prompt (.json). Default: that beside the model."),
+    typer.Option(
+        "--prompt", help="File of a prompt (.json). Default: the one saved with the model."
+    ),
 ]
 InstructionOption = Annotated[
     str | None, typer.Option(help="Text at the start of the prompt. Default: none.")
 ]
 ExampleOption = Annotated[
     str | None,
-    typer.Option(help=r"Form of an example; {text} is its text. Default: '{text}\nLabel:'."),
+    typer.Option(help=r"Template of an example, with {text}. Default: '{text}\nLabel:'."),
 ]
 AnswerOption = Annotated[
     list[str] | None,
-    typer.Option(
-        help="LABEL=WORD: what the model writes for a label; repeatable. Default: the label."
-    ),
+    typer.Option(help="LABEL=WORD: the answer for a label; repeatable. Default: the label."),
 ]
 TextFieldOption = Annotated[str, typer.Option("--text", help="Field of the text.")]
 PairFieldOption = Annotated[
@@ -57,7 +57,7 @@ PairFieldOption = Annotated[
 ]
 LabelFieldOption = Annotated[str, typer.Option("--label", help="Field of the label.")]
 LimitOption = Annotated[
-    int | None, typer.Option(help="Texts of the file to use, drawn at random.", min=1)
+    int | None, typer.Option(help="Number of texts to use, chosen at random.", min=1)
 ]
 
 
@@ -71,7 +71,7 @@ def read_texts(
     limit: int | None = None,
     seed: int = 0,
 ) -> list[LabelledText]:
-    """Read examples, say what was skipped, and draw some of them."""
+    """Read examples, report skipped records, and sample some of them."""
     from idiolect.tasks.classify.labelled_texts import read_labelled_texts
     from idiolect.text.skipped import Skipped
 
@@ -103,7 +103,7 @@ def find_task(
     *,
     calibrated: bool = False,
 ) -> PromptTask:
-    """Return the prompt of a file or of the model's directory, with what the options change."""
+    """Return the prompt of a file or of the model's directory, modified by the options."""
     from dataclasses import replace
 
     from idiolect.cli.training_options import given
@@ -136,7 +136,7 @@ def find_task(
 
 
 def load_generator(model: str) -> Generator:
-    """Load a model, and say so."""
+    """Load a model, and report it."""
     from idiolect.cli.training_options import local_device
     from idiolect.generate.generator import Generator
     from idiolect.models.language_model import LanguageModel

@@ -47,7 +47,7 @@ def tune(
     method: Annotated[
         Literal["prompt", "prefix", "lora", "full"],
         typer.Option(
-            help="What is trained: virtual tokens before the text; keys and values in every layer;"
+            help="What trains: virtual tokens before the text; keys and values in every layer;"
             " LoRA; everything but the original rows."
         ),
     ] = "prompt",
@@ -56,13 +56,13 @@ def tune(
     ] = 20,
     init_text: Annotated[
         str | None,
-        typer.Option(help="Text that the virtual tokens begin as. Default: random tokens."),
+        typer.Option(help="Text that initialises the virtual tokens. Default: random tokens."),
     ] = None,
     prefix_projection: Annotated[
-        bool, typer.Option("--prefix-projection", help="Learn a prefix through a small network.")
+        bool, typer.Option("--prefix-projection", help="Train a prefix through a small network.")
     ] = False,
     valid: Annotated[
-        Path | None, typer.Option(help="Examples to measure before and after training.")
+        Path | None, typer.Option(help="Examples to evaluate on before and after training.")
     ] = None,
     prompt: PromptOption = None,
     instruction: InstructionOption = None,
@@ -82,9 +82,9 @@ def tune(
     seed: SeedOption = 0,
     max_unreadable: MaxUnreadableOption = MAX_UNREADABLE,
 ) -> None:
-    """Teach a frozen model a task by virtual tokens; or by LoRA or full tuning. Resumes.
+    """Tune a prompt or prefix for a frozen model, or train with LoRA or fully. Resumes.
 
-    OUT/model holds the virtual tokens in peft's layout: load it as a model anywhere.
+    OUT/model holds the virtual tokens in peft's format, and loads like a model everywhere.
 
     Example: [bold]idiolect prompt tune smollm2 train.jsonl --method prefix --valid dev.jsonl
     --answer 0=negative --answer 1=positive -o runs/prefix[/bold]
@@ -110,7 +110,7 @@ def tune(
         ),
     )
     examples = read_texts(file, text, text_pair, label, max_unreadable)
-    # Read before training, so that a mistake in it does not show only afterwards.
+    # Read before training, so that errors in it are reported early.
     held_out = valid and read_texts(valid, text, text_pair, label, max_unreadable)
     task = find_task(model, prompt, instruction, example, answer, examples)
     generator = load_generator(model)
@@ -134,7 +134,7 @@ def tune(
         base=str(Path(model).resolve()) if Path(model).exists() else model,
     )
     if held_out and before is not None:
-        # The virtual tokens take room in the context, which a generator notes at its start.
+        # A new generator, since the virtual tokens take up part of the context.
         after = evaluate_prompt(Generator(generator.model), task, held_out).mean
         typer.echo(f"accuracy on {valid}: {before:.4f} before, {after:.4f} after")
     typer.echo(f"the tuned model is in {out / 'model'}")

@@ -25,7 +25,7 @@ class _VerbAndGroup(TyperGroup):
     """A group that is also a verb: its first argument may be a folder, which means `items`."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Find the command; a word that is none is the folder of `items`."""
+        """Find the command; any other word is the folder argument of `items`."""
         if args and args[0] not in self.commands and not args[0].startswith("-"):
             args = ["items", *args]
         return super().resolve_command(ctx, args)
@@ -51,7 +51,7 @@ def train(
             "lines of `user item item …`; MovieLens and Amazon layouts. Also compressed."
         ),
     ],
-    model: Annotated[ModelName, typer.Option(help="What to train.")],
+    model: Annotated[ModelName, typer.Option(help="The model to train.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
     items: Annotated[
         Path | None, typer.Option(help="Catalogue with the ids and texts of items.")
@@ -62,11 +62,11 @@ def train(
     ] = None,
     split: Annotated[
         SplitKind | None,
-        typer.Option(help="How events are divided. Default: time, where times are known."),
+        typer.Option(help="How events are split. Default: by time, if times are known."),
     ] = None,
     target: Annotated[
         Target,
-        typer.Option(help="What is asked: the next item, or all items of the next moment."),
+        typer.Option(help="What to predict: the next item, or all items of the next moment."),
     ] = "next-item",
     k_core: Annotated[
         int, typer.Option(help="Leave out users and items with fewer events.", min=1)
@@ -74,24 +74,23 @@ def train(
     item_text: Annotated[
         ItemText | None,
         typer.Option(
-            help="How a network reads the vectors of the items' texts: as their only vectors, "
-            "added to learned ones, or as vectors that are trained. Needs --encoder. Default: not "
-            "at all."
+            help="How a network uses the vectors of the items' texts: as the only item vectors, "
+            "added to learned ones, or as trainable vectors. Needs --encoder. Default: not used."
         ),
     ] = None,
     loss: Annotated[
         ItemLoss | None,
-        typer.Option(help="What a network minimises. Default: by the number of items."),
+        typer.Option(help="Training loss of a network. Default: by the number of items."),
     ] = None,
     session_parallel: Annotated[
         bool,
-        typer.Option("--session-parallel", help="Read sessions side by side (gru4rec)."),
+        typer.Option("--session-parallel", help="Train on parallel sessions (gru4rec)."),
     ] = False,
     epochs: Annotated[
         int | None,
         typer.Option(
-            help="Passes over the histories at most, for networks: they stop once nDCG@10 on "
-            "validation no longer improves.",
+            help="Maximum passes over the histories, for networks; training stops early when "
+            "nDCG@10 on validation no longer improves.",
             min=1,
         ),
     ] = None,
@@ -137,11 +136,11 @@ def evaluate(
         bool | None,
         typer.Option(
             "--exclude-seen/--include-seen",
-            help="Whether items of the history are left out. Default: where repeats are rare.",
+            help="Whether to exclude items of the history. Default: if repeats are rare.",
         ),
     ] = None,
 ) -> None:
-    """Compare a recommender with every baseline on the test cases; all items are ranked.
+    """Compare a recommender with all baselines on the test cases, ranking all items.
 
     Example: [bold]idiolect recommend evaluate runs/next --json[/bold]
     """
@@ -153,9 +152,9 @@ def evaluate(
 
 @app.command("index")
 def index(directory: _Folder) -> None:
-    """Build an index of the items, which then answers in place of a product with all of them.
+    """Build a vector index of the items, which replaces scoring all of them.
 
-    It needs a model whose scores are inner products: als, sasrec, gru4rec, bert4rec, unisrec,
+    The model's scores must be inner products: als, sasrec, gru4rec, bert4rec, unisrec,
     two-tower or text-dense.
 
     Example: [bold]idiolect recommend index runs/next[/bold]
@@ -170,9 +169,7 @@ def index(directory: _Folder) -> None:
 @app.command("items")
 def items(
     directory: _Folder,
-    history: Annotated[
-        str, typer.Option(help="Ids of items, oldest first, with commas between them.")
-    ],
+    history: Annotated[str, typer.Option(help="Comma-separated ids of items, oldest first.")],
     top_k: Annotated[int, typer.Option("--top-k", "-n", help="Number of items.", min=1)] = 10,
     exclude_seen: Annotated[
         bool,
@@ -183,16 +180,16 @@ def items(
     filter: Annotated[
         str | None,
         typer.Option(
-            help="What other fields of the catalogue must be, as JSON: "
+            help="Filter on other fields of the catalogue, as JSON: "
             """'{"price": {"$lt": 20}}'."""
         ),
     ] = None,
     mmr_diversity: Annotated[
         float,
-        typer.Option(help="How much the items should differ from one another.", min=0, max=1),
+        typer.Option(help="0 to 1: diversity of the items (MMR).", min=0, max=1),
     ] = 0.0,
     json_output: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object a line.")
+        bool, typer.Option("--json", help="Print one JSON object per line.")
     ] = False,
 ) -> None:
     """Recommend the next items after a history.

@@ -1,1 +1,1 @@
-"""What commands have in common that run on a cluster, and the launcher of training."""
+"""Options of commands that run on a cluster, and the training launcher."""

@@ -16,13 +16,13 @@ def launch(
     ray: Annotated[
         str, typer.Option("--ray", metavar="ADDRESS", help="The cluster: its address or `auto`.")
     ] = "auto",
-    workers: Annotated[int, typer.Option(help="Processes.", min=1, max=100_000)] = 2,
-    gpus: Annotated[float, typer.Option(help="GPUs of each process.", min=0, max=64)] = 0,
+    workers: Annotated[int, typer.Option(help="Number of processes.", min=1, max=100_000)] = 2,
+    gpus: Annotated[float, typer.Option(help="GPUs per process.", min=0, max=64)] = 0,
 ) -> None:
     """Run a training command in several processes of a Ray cluster, as torchrun does on one node.
 
-    The run's folder must be on a disk that all nodes share. A lost node restarts the processes, and
-    the command resumes.
+    The run's folder must be on a disk that all nodes share. If a node is lost, the processes are
+    restarted and the command resumes.
 
     Example: [bold]idiolect launch --ray auto --workers 8 --gpus 1 -- pretrain gpt2 corpus.jsonl
     -o /shared/run --sharded[/bold]

@@ -1,4 +1,4 @@
-"""`idiolect keys`: the keys of a server, in a file that it reads again when it changes."""
+"""`idiolect keys`: the API keys of a server, in a file that it reloads when it changes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import typer
 __all__ = ["add", "app", "list_keys", "revoke"]
 
 app = typer.Typer(
-    help="Make, list and revoke the keys of `idiolect serve RUN --keys FILE`. A running server"
+    help="Create, list and revoke the keys of `idiolect serve RUN --keys FILE`. A running server"
     " notices changes.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
-_File = Annotated[Path, typer.Argument(help="File of keys, of which only hashes are stored.")]
+_File = Annotated[Path, typer.Argument(help="File of keys; only hashes are stored.")]
 
 
 @app.command("add")
@@ -30,7 +30,7 @@ def add(
         float | None, typer.Option(help="Days until it expires.", min=0.0001, max=36_500)
     ] = None,
 ) -> None:
-    """Make a key and print it; it is shown only here.
+    """Create a key and print it; it is shown only once.
 
     Example: [bold]idiolect keys add keys.json web --scope search --days 90[/bold]
     """
@@ -41,7 +41,7 @@ def add(
 
 @app.command("list")
 def list_keys(file: _File) -> None:
-    """List names, scopes and when they expire.
+    """List names, scopes and expiry dates.
 
     Example: [bold]idiolect keys list keys.json[/bold]
     """

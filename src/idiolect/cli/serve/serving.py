@@ -19,10 +19,10 @@ def serve(
     ],
     port: Annotated[int, typer.Option(help="Port; 0 for any free one.", min=0, max=65535)] = 8000,
     host: Annotated[
-        str, typer.Option(help="Address to listen at; 0.0.0.0 for all of this machine's.")
+        str, typer.Option(help="Address to listen on; 0.0.0.0 for all interfaces.")
     ] = "127.0.0.1",
     encoder: Annotated[
-        str | None, typer.Option(help="Encoder, if not the one that the index names.")
+        str | None, typer.Option(help="Encoder, instead of the one that the index names.")
     ] = None,
     generator: Annotated[
         str | None, typer.Option(help="Language model for completions, chat and answers.")
@@ -38,48 +38,53 @@ def serve(
         typer.Option(help="Key with every scope; repeatable. Also from IDIOLECT_API_KEY."),
     ] = None,
     keys: Annotated[
-        Path | None, typer.Option(help="File of `idiolect keys`, read again when it changes.")
+        Path | None, typer.Option(help="File of `idiolect keys`, reloaded when it changes.")
     ] = None,
     workers: Annotated[
-        int, typer.Option(help="Processes; each has the model in memory.", min=1, max=64)
+        int, typer.Option(help="Processes; each loads the model.", min=1, max=64)
     ] = 1,
-    read_only: Annotated[bool, typer.Option("--read-only", help="Refuse changes.")] = False,
+    read_only: Annotated[bool, typer.Option("--read-only", help="Reject changes.")] = False,
     cors_origin: Annotated[
-        list[str] | None, typer.Option(help="Origin whose pages may call; repeatable.")
+        list[str] | None, typer.Option(help="Allowed CORS origin; repeatable.")
     ] = None,
     rate_limit: Annotated[
-        int, typer.Option(help="Requests a minute of a key or address; 0: any.", min=0, max=10**9)
+        int,
+        typer.Option(help="Requests per minute per key or address; 0: no limit.", min=0, max=10**9),
     ] = 0,
-    max_body: Annotated[int, typer.Option(help="Bytes of a request.", min=1024, max=1 << 30)] = 8
-    << 20,
+    max_body: Annotated[
+        int, typer.Option(help="Maximum bytes of a request.", min=1024, max=1 << 30)
+    ] = 8 << 20,
     tokens_per_batch: Annotated[
-        int, typer.Option(help="Tokens that the encoder reads at once.", min=1, max=1 << 20)
+        int, typer.Option(help="Maximum tokens per batch of the encoder.", min=1, max=1 << 20)
     ] = 4096,
     max_waiting_requests: Annotated[
-        int, typer.Option(help="Requests in a queue; more are refused.", min=1, max=100_000)
+        int, typer.Option(help="Maximum queued requests; more are rejected.", min=1, max=100_000)
     ] = 512,
     generations: Annotated[
-        int, typer.Option(help="Texts written at the same time, in one batch.", min=1, max=64)
+        int, typer.Option(help="Texts generated together, in one batch.", min=1, max=64)
     ] = 16,
     text_tokens: Annotated[
         int,
         typer.Option(
-            help="Tokens of prompts and texts that the language model keeps in memory.",
+            help="Tokens of prompts and texts in the language model's cache.",
             min=1,
             max=1 << 24,
         ),
     ] = 1 << 14,
     timeout: Annotated[
-        float, typer.Option(help="Seconds for one answer, streams aside.", min=0.1, max=86_400)
+        float,
+        typer.Option(
+            help="Time limit of a response in seconds, except streams.", min=0.1, max=86_400
+        ),
     ] = 60.0,
     grace_period: Annotated[
-        float, typer.Option(help="Seconds that open requests have at the end.", min=1, max=3600)
+        float, typer.Option(help="Seconds for open requests at shutdown.", min=1, max=3600)
     ] = 10.0,
     log_texts: Annotated[
-        bool, typer.Option("--log-texts", help="Write queries and texts into the log.")
+        bool, typer.Option("--log-texts", help="Include queries and texts in the log.")
     ] = False,
 ) -> None:
-    """Serve search, vectors, texts and a page over HTTP.
+    """Serve search, vectors, text generation and a web page over HTTP.
 
     Example: [bold]idiolect serve demo/run --port 8000[/bold], then open http://localhost:8000
     """

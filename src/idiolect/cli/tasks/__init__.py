@@ -1,1 +1,1 @@
-"""The commands that train and use models of tasks: `idiolect tasks …`."""
+"""The commands that train and use models for tasks: `idiolect tasks …`."""

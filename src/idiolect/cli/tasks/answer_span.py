@@ -50,16 +50,16 @@ def train(
     encoder: Annotated[str, typer.Option(help="The base: a directory or a hub id.")],
     out: RunFolderOption,
     valid: Annotated[
-        Path | None, typer.Option(help="Questions that choose the threshold of no answer.")
+        Path | None, typer.Option(help='Questions to fit the threshold of "no answer" on.')
     ] = None,
     stride: Annotated[
-        int, typer.Option(help="Tokens that windows of a passage share.", min=0, max=100_000)
+        int, typer.Option(help="Tokens that neighbouring windows share.", min=0, max=100_000)
     ] = 128,
     max_answer_length: Annotated[
-        int, typer.Option(help="Tokens of the longest answer.", min=1, max=100_000)
+        int, typer.Option(help="Maximum tokens of an answer.", min=1, max=100_000)
     ] = 30,
     bidirectional: Annotated[
-        bool, typer.Option("--bidirectional", help="Let a decoder's tokens see those after them.")
+        bool, typer.Option("--bidirectional", help="Let a decoder's tokens attend to later ones.")
     ] = False,
     adaptation: AdaptationOption = "full",
     lora_r: LoraRankOption = 8,
@@ -73,9 +73,9 @@ def train(
     seed: SeedOption = 0,
     max_unreadable: MaxUnreadableOption = MAX_UNREADABLE,
 ) -> None:
-    """Train a finder of answers in passages. Run it again to resume.
+    """Train extractive question answering. Run it again to resume.
 
-    If some questions have no answer, the finder learns to give none.
+    If some questions have no answer, the finder learns to abstain.
 
     Example: [bold]idiolect tasks answer-span train train.json --encoder minilm --valid dev.json
     -o runs/answers[/bold]
@@ -84,7 +84,7 @@ def train(
 
     config = task_settings(adaptation, batch_size, learning_rate, precision, save_steps, seed)
     questions = _read(file, True, max_unreadable)
-    # Read before training, so that a mistake in it does not show only afterwards.
+    # Read before training, so that errors in it are reported early.
     held_out = valid and _read(valid, True, max_unreadable)
     model = AnswerFinder(
         load_base(encoder, max_length, bidirectional=bidirectional),
@@ -115,7 +115,7 @@ def predict(
     out: PredictionsOption,
     max_unreadable: MaxUnreadableOption = MAX_UNREADABLE,
 ) -> None:
-    """Write the answer to each question, and where it is in the passage.
+    """Write the answer to each question, and its position in the passage.
 
     The result is JSON Lines, or one object of answers by id, as SQuAD's scripts read it, if its
     name ends in .json.
@@ -160,7 +160,7 @@ def evaluate(
     max_unreadable: MaxUnreadableOption = MAX_UNREADABLE,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a finder by SQuAD's rules, beside the sentence most similar to the question.
+    """Evaluate by SQuAD's rules, beside a baseline: the sentence most similar to the question.
 
     Example: [bold]idiolect tasks answer-span evaluate runs/answers/model test.json --errors
     errors.html[/bold]
@@ -194,7 +194,7 @@ def _show(scores: dict[str, AnswerScores], count: int) -> None:
 
     table = Table(title=f"{count:,} questions", title_justify="left")
     for name in ("system", "exact match", "F1", "F1 (answerable)", "right (unanswerable)"):
-        # Headings may wrap: otherwise figures are cut off in a terminal of 80 columns.
+        # Headings may wrap; otherwise values are cut off in a terminal of 80 columns.
         table.add_column(
             name, justify="left" if name == "system" else "right", no_wrap=name == "system"
         )

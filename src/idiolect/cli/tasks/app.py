@@ -13,7 +13,7 @@ __all__ = ["app"]
 
 app = typer.Typer(
     name="tasks",
-    help="Train models of tasks, predict with them, and evaluate them.",
+    help="Train models for tasks, predict with them, and evaluate them.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )

@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 __all__ = ["evaluate", "mine", "pairs"]
 
 _EncoderArgument = Annotated[str, typer.Argument(help="The encoder: a directory or a hub id.")]
-_Source = Annotated[Path | None, typer.Option(help="Sentences, one a line; also .gz.")]
+_Source = Annotated[Path | None, typer.Option(help="Sentences, one per line; also .gz.")]
 _Target = Annotated[Path | None, typer.Option(help="Their translations, line by line.")]
 _Archive = Annotated[
     Path | None,
-    typer.Option(help="Archive of languages and English, such as tatoeba-v1.tar.gz."),
+    typer.Option(help="Archive of languages with English, such as tatoeba-v1.tar.gz."),
 ]
 _Languages = Annotated[
     str | None, typer.Option(help="Languages of the archive, such as deu,fra. Default: all.")
 ]
 _Part = Annotated[
     Literal["all", "first", "second"],
-    typer.Option(help="One half; equal target sentences are in the same half."),
+    typer.Option(help="All or one half; equal target sentences share a half."),
 ]
 _MarginOption = Annotated[
     Literal["cosine", "ratio", "distance"],
@@ -106,18 +106,18 @@ def evaluate(
 
 def mine(
     encoder: _EncoderArgument,
-    source: Annotated[Path, typer.Option(help="Sentences, one a line; also .gz.")],
+    source: Annotated[Path, typer.Option(help="Sentences, one per line; also .gz.")],
     target: Annotated[Path, typer.Option(help="Sentences of another language, in any order.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="TSV: score, source, target.")],
     threshold: Annotated[
         float | None,
-        typer.Option(help="The lowest score, such as 1.06 for a ratio.", min=-100, max=100),
+        typer.Option(help="Minimum score, such as 1.06 for a ratio.", min=-100, max=100),
     ] = None,
     margin: _MarginOption = "ratio",
     k: _Neighbours = 4,
     max_length: MaxLengthOption = None,
 ) -> None:
-    """Find the sentences of two texts that are translations, the most likely first.
+    """Find translations among the sentences of two texts, most likely first.
 
     Example: [bold]idiolect tasks bitext mine runs/tuned/model --source de.txt --target en.txt
     -o mined.tsv[/bold]
@@ -150,7 +150,7 @@ def pairs(
     languages: _Languages = None,
     part: _Part = "all",
 ) -> None:
-    """Write parallel text as pairs, with which `idiolect tune` makes translations neighbours.
+    """Write parallel text as training pairs for `idiolect tune`.
 
     Example: [bold]idiolect tasks bitext pairs --source de.txt --target en.txt -o pairs.jsonl[/bold]
 

@@ -53,7 +53,7 @@ def train(
     encoder: Annotated[str, typer.Option(help="The base: a directory or a hub id.")],
     out: RunFolderOption,
     valid: Annotated[
-        Path | None, typer.Option(help="Examples that calibrate the probabilities.")
+        Path | None, typer.Option(help="Examples to calibrate the probabilities on.")
     ] = None,
     text: _TextField = "text",
     text_pair: _PairField = None,
@@ -63,23 +63,27 @@ def train(
     lora_target_modules: LoraModulesOption = "query,value",
     multi_label: Annotated[
         bool,
-        typer.Option("--multi-label", help="A text has several labels: a list, or a;b, or none."),
+        typer.Option(
+            "--multi-label", help="A text may have several labels: a list, or a;b, or none."
+        ),
     ] = False,
     balanced: Annotated[
-        bool, typer.Option("--balanced", help="Weigh labels by the inverse of their frequency.")
+        bool, typer.Option("--balanced", help="Weight labels by the inverse of their frequency.")
     ] = False,
     transfer: Annotated[
         str,
         typer.Option(
-            help="plain; ulmfit: rates by layer, gradual unfreezing, concat pooling; gpt1: a "
-            "language-model loss beside; or a .toml file, which may adapt the base first.",
+            help="plain; ulmfit: learning rates by layer, gradual unfreezing, concat pooling; "
+            "gpt1: an auxiliary language-model loss; or a .toml file, which may adapt the base "
+            "first.",
         ),
     ] = "plain",
     epochs: EpochsOption = 3,
     stride: Annotated[
         int | None,
         typer.Option(
-            help="Read longer texts in windows that share so many tokens. Default: truncate.",
+            help="Read longer texts in windows that overlap by this many tokens. Default: "
+            "truncate.",
             min=0,
             max=100_000,
         ),
@@ -97,8 +101,8 @@ def train(
     Example: [bold]idiolect tasks classify train train.jsonl --encoder minilm --valid dev.jsonl
     -o runs/topics[/bold]
 
-    With --transfer FILE.toml: its table `fine_tuning` has a recipe and changes of it, and
-    `adaptation` the steps and texts with which the base is adapted in OUT/adapted first.
+    With --transfer FILE.toml: its table `fine_tuning` has a recipe and changes to it. The table
+    `adaptation` has the steps and texts for adapting the base first, in OUT/adapted.
     """
     from idiolect.tasks.classify.labelled_texts import labels_of
     from idiolect.tasks.classify.multi_label import MultiLabelClassifier
@@ -109,7 +113,7 @@ def train(
     methods, adaptation_settings = read_transfer(transfer)
     config = task_settings(adaptation, batch_size, learning_rate, precision, save_steps, seed)
     examples = _read(file, text, text_pair, label, max_unreadable, multi_label)
-    # Read before training, so that a mistake in it does not show only afterwards.
+    # Read before training, so that errors in it are reported early.
     held_out = valid and _read(valid, text, text_pair, label, max_unreadable, multi_label)
     base = load_base(encoder, max_length)
     model = (MultiLabelClassifier if multi_label else TextClassifier)(
@@ -187,7 +191,7 @@ def evaluate(
     max_unreadable: MaxUnreadableOption = MAX_UNREADABLE,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a classifier beside TF-IDF with logistic regression and the majority label.
+    """Evaluate a classifier beside TF-IDF logistic regression and the majority label.
 
     Example: [bold]idiolect tasks classify evaluate runs/topics/model test.jsonl
     --train train.jsonl --errors errors.html[/bold]
@@ -212,9 +216,9 @@ def evaluate(
 @dataclass(frozen=True)
 class _Evaluated:
     scores: dict[str, Any]
-    """Measures by the name of the system."""
+    """Metrics by system name."""
     columns: dict[str, str]
-    """The measures that are shown, by the names of their fields."""
+    """The metrics to show, by field name."""
     page: str
 
 

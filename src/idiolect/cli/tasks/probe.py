@@ -1,4 +1,4 @@
-"""`idiolect probe`: what the layers and heads of a model know."""
+"""`idiolect probe`: analyse the layers and heads of a model."""
 
 from __future__ import annotations
 
@@ -38,23 +38,23 @@ def probe(
     ] = None,
     tagged: Annotated[
         Path | None,
-        typer.Option(help='Sentences with tags, "The_DT cat_NN" a line, for part of speech.'),
+        typer.Option(help='Tagged sentences, "The_DT cat_NN" per line, for part of speech.'),
     ] = None,
     labelled: Annotated[
         Path | None,
-        typer.Option(help="Texts with labels, for a classifier: heads are pruned for its task."),
+        typer.Option(help="Labelled texts, for a classifier: heads are pruned on its task."),
     ] = None,
     count: Annotated[int, typer.Option(help="Texts to read.", min=100, max=10**6)] = 1500,
     field: FieldOption = None,
     max_length: MaxLengthOption = 128,
     seed: SeedOption = 0,
     max_unreadable: MaxUnreadableOption = MAX_UNREADABLE,
-    as_json: Annotated[bool, typer.Option("--json", help="Print all figures as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all results as JSON.")] = False,
 ) -> None:
     """Probe the layers and heads of a model, and write a page about them.
 
-    Layer probes (part of speech, chunk, length, word content), where heads look, how important
-    they are and what pruning costs, and how alike the states of different texts are.
+    Layer probes (part of speech, chunk, length, word content), attention patterns, importance and
+    pruning of heads, and anisotropy: how alike the states of different texts are.
 
     Example: [bold]idiolect probe minilm --report probes.html[/bold]
     """

@@ -40,12 +40,13 @@ _TextFile = Annotated[Path, typer.Argument(help="JSON Lines, CSV, TSV or Parquet
 _ModelArgument = Annotated[str, typer.Argument(help="A trained summariser, such as OUT/model.")]
 _Beams = Annotated[int, typer.Option(help="Beams; 1 is greedy.", min=1, max=1000)]
 _LengthPenalty = Annotated[
-    float, typer.Option(help="Exponent of the length that beams are divided by.", min=-10, max=10)
+    float,
+    typer.Option(help="Beam scores are divided by the length to this power.", min=-10, max=10),
 ]
 _NoRepeat = Annotated[
-    int, typer.Option(help="No run of so many tokens twice; 0 permits all.", min=0, max=1000)
+    int, typer.Option(help="No n-gram of this size occurs twice; 0: no limit.", min=0, max=1000)
 ]
-_AtOnce = Annotated[int, typer.Option(help="Texts at once.", min=1, max=100_000)]
+_AtOnce = Annotated[int, typer.Option(help="Texts per batch.", min=1, max=100_000)]
 
 
 def train(
@@ -55,10 +56,10 @@ def train(
     text: _TextField = "text",
     summary: _SummaryField = "summary",
     prompt: Annotated[
-        str, typer.Option(help="What follows the text, for a decoder.")
+        str, typer.Option(help="Prompt after the text, for a decoder.")
     ] = "\n\nTL;DR:",
     max_new_tokens: Annotated[
-        int, typer.Option(help="Tokens of the longest summary.", min=1, max=100_000)
+        int, typer.Option(help="Maximum tokens of a summary.", min=1, max=100_000)
     ] = 64,
     adaptation: Annotated[
         Literal["full", "lora"], typer.Option(help="Train the network, or adapters.")
@@ -68,7 +69,7 @@ def train(
     epochs: EpochsOption = 3,
     max_length: MaxLengthOption = None,
     batch_tokens: Annotated[
-        int, typer.Option(help="Size of a step: texts times the longest.", min=1, max=10_000_000)
+        int, typer.Option(help="Size of a batch: texts times the longest.", min=1, max=10_000_000)
     ] = 4096,
     learning_rate: LearningRateOption = None,
     precision: PrecisionOption = None,
@@ -116,7 +117,7 @@ def predict(
     batch_size: _AtOnce = 16,
     max_unreadable: MaxUnreadableOption = MAX_UNREADABLE,
 ) -> None:
-    """Write a summary of each text. A model that was not trained for it is only prompted.
+    """Write a summary of each text. Untrained models are only prompted.
 
     Example: [bold]idiolect tasks summarise predict runs/tldr/model new.jsonl -o out.jsonl[/bold]
     """
@@ -146,7 +147,7 @@ def evaluate(
     max_unreadable: MaxUnreadableOption = MAX_UNREADABLE,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure summaries by ROUGE, beside the first sentence and the best one (an oracle).
+    """Evaluate summaries by ROUGE, beside the first sentence and the best one (an oracle).
 
     Example: [bold]idiolect tasks summarise evaluate runs/tldr/model test.jsonl --errors
     errors.html[/bold]
@@ -158,7 +159,7 @@ def evaluate(
 
     texts = _read(file, text, summary, max_unreadable)
     references = [one.summaries for one in texts]
-    # Before the summaries are written, which takes long: it may be that ROUGE is not installed.
+    # Check before the slow generation of summaries whether ROUGE is installed.
     lead = rouge(first_sentence(texts), references, use_stemmer=stemmer)
     found = _summaries(model, texts, num_beams, length_penalty, no_repeat_ngram_size, batch_size)
     best = best_sentence(texts, use_stemmer=stemmer)

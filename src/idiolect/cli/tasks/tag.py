@@ -51,7 +51,7 @@ _TagColumn = Annotated[
 ]
 _FileScheme = Annotated[
     _Scheme | None,
-    typer.Option("--file-scheme", help="The scheme of the file. Default: any is read."),
+    typer.Option("--file-scheme", help="The scheme of the file. Default: all are accepted."),
 ]
 
 
@@ -63,13 +63,13 @@ def train(
         bool, typer.Option("--crf", help="Score sequences of tags, not each tag alone.")
     ] = False,
     scheme: Annotated[
-        Literal["iob2", "bioes"], typer.Option(help="How spans are written as tags inside.")
+        Literal["iob2", "bioes"], typer.Option(help="How the model encodes spans as tags.")
     ] = "iob2",
     stride: Annotated[
-        int, typer.Option(help="Tokens that windows of a long text share.", min=0, max=100_000)
+        int, typer.Option(help="Tokens that neighbouring windows share.", min=0, max=100_000)
     ] = 64,
     bidirectional: Annotated[
-        bool, typer.Option("--bidirectional", help="Let a decoder's words see those after them.")
+        bool, typer.Option("--bidirectional", help="Let a decoder's words attend to later ones.")
     ] = False,
     token_column: _TokenColumn = 0,
     tag_column: _TagColumn = -1,
@@ -147,9 +147,9 @@ def evaluate(
     max_unreadable: MaxUnreadableOption = MAX_UNREADABLE,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a tagger, strictly: a span counts if its ends and its label are right.
+    """Evaluate a tagger, strictly: a span is right if its ends and its label are.
 
-    With --train, the dictionary of the training spans is measured beside it.
+    With --train, a dictionary of the training spans is evaluated as a baseline.
 
     Example: [bold]idiolect tasks tag evaluate runs/diseases/model test.conll --train train.conll
     --errors errors.html[/bold]

@@ -24,10 +24,16 @@ __all__ = [
 
 AdaptationOption = Annotated[
     Literal["full", "lora", "prefix", "prompt", "frozen"],
-    typer.Option(help="What trains beside the new layer."),
+    typer.Option(
+        help="What trains besides the head: the model, adapters, virtual tokens, or nothing."
+    ),
 ]
 ErrorsOption = Annotated[
-    Path | None, typer.Option(help="HTML page with confusion matrix and worst errors.")
+    Path | None,
+    typer.Option(
+        help="Write an HTML page of the worst errors (and, for classify, tag and answer-span, "
+        "the confusion matrix)."
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 PredictionsOption = Annotated[
@@ -43,7 +49,7 @@ def task_settings(
     save_steps: int | None,
     seed: int,
 ) -> TrainingConfig:
-    """Return the training settings of a task: the usual ones, and the options that were given."""
+    """Return the training settings of a task: the defaults, overridden by the given options."""
     from idiolect.tasks.task_model import task_config
 
     chosen = given(
@@ -59,7 +65,7 @@ def load_base(encoder: str, max_length: int | None, *, bidirectional: bool = Fal
     """Load the base of a task's model.
 
     Raises:
-        ConfigError: `max_length` does not fit, or the base is bidirectional already.
+        ConfigError: `max_length` does not fit, or the base is already bidirectional.
     """
     from idiolect.encoding.encoder import Encoder
 

@@ -19,14 +19,17 @@ if TYPE_CHECKING:
 __all__ = ["evaluate", "predict", "train"]
 
 _LONGEST = 1 << 20
-"""Bytes of a line."""
+"""Maximum bytes of a line."""
 _ModelArgument = Annotated[str, typer.Argument(help="A translator, such as OUT/model.")]
-_SourceFile = Annotated[Path, typer.Argument(help="File with a text a line; may be compressed.")]
+_SourceFile = Annotated[
+    Path, typer.Argument(help="File with one text per line; optionally compressed.")
+]
 _Beams = Annotated[int, typer.Option(help="Beams; 1 is greedy.", min=1, max=1000)]
 _LengthPenalty = Annotated[
-    float, typer.Option(help="Exponent of the length that scores are divided by.", min=-10, max=10)
+    float,
+    typer.Option(help="Beam scores are divided by the length to this power.", min=-10, max=10),
 ]
-_AtOnce = Annotated[int, typer.Option(help="Texts at once.", min=1, max=100_000)]
+_AtOnce = Annotated[int, typer.Option(help="Texts per batch.", min=1, max=100_000)]
 
 
 def predict(
@@ -69,7 +72,7 @@ def evaluate(
     errors: ErrorsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure translations by BLEU, with its signature, beside the untranslated texts.
+    """Evaluate translations by BLEU, with its signature, beside the untranslated texts.
 
     Example: [bold]idiolect tasks translate evaluate runs/de-en/model test.de test.en --errors
     errors.html[/bold]

@@ -17,23 +17,23 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 _LONGEST = 1 << 20
-"""Bytes of a line."""
+"""Maximum bytes of a line."""
 
 
 def run(
     model: Annotated[str, typer.Argument(help="The model: a directory or a hub id.")],
     source: Annotated[
-        Path | None, typer.Argument(help="File with a text a line. Default: standard input.")
+        Path | None, typer.Argument(help="File with one text per line. Default: standard input.")
     ] = None,
-    text: Annotated[str | None, typer.Option(help="Translate this text alone.")] = None,
+    text: Annotated[str | None, typer.Option(help="Translate only this text.")] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write the translations to this file.")
     ] = None,
     reference: Annotated[
-        Path | None, typer.Option(help="File with the right translation of each line: print BLEU.")
+        Path | None, typer.Option(help="File with a reference translation per line: print BLEU.")
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Draw the alignment of the first text into this file.")
+        Path | None, typer.Option(help="Plot the alignment of the first text to this file.")
     ] = None,
     translation: Annotated[
         str | None, typer.Option(help="With --plot: align this translation, not the model's own.")
@@ -41,12 +41,12 @@ def run(
     num_beams: Annotated[int, typer.Option(help="Beams; 1 is greedy.", min=1, max=1000)] = 5,
     length_penalty: Annotated[
         float,
-        typer.Option(help="Exponent of the length that scores are divided by.", min=-10, max=10),
+        typer.Option(help="Beam scores are divided by the length to this power.", min=-10, max=10),
     ] = 1.0,
     max_new_tokens: Annotated[
-        int | None, typer.Option(help="Longest translation. Default: 1.5 times the source.", min=1)
+        int | None, typer.Option(help="Maximum tokens. Default: 1.5 times the source.", min=1)
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Texts at once.", min=1, max=100_000)] = 64,
+    batch_size: Annotated[int, typer.Option(help="Texts per batch.", min=1, max=100_000)] = 64,
 ) -> None:
     """Translate texts; an empty line stays empty.
 

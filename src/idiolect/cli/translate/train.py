@@ -26,30 +26,31 @@ __all__ = ["train"]
 
 
 def train(
-    source: Annotated[Path, typer.Argument(help="File with a text a line; may be compressed.")],
+    source: Annotated[
+        Path, typer.Argument(help="File with one text per line; optionally compressed.")
+    ],
     target: Annotated[Path, typer.Argument(help="File with the translation of each line.")],
     out: RunFolderOption,
     architecture: Annotated[
         str, typer.Option(help=f"A new model: {', '.join(TRANSLATORS)}, or a config.json.")
     ] = "transformer",
     model: Annotated[
-        str | None, typer.Option(help="Train this model on instead: a directory or a hub id.")
+        str | None,
+        typer.Option(help="Continue training this model instead: a directory or a hub id."),
     ] = None,
     tokenizer: Annotated[
-        str | None, typer.Option(help="The new model's tokenizer. Default: learnt from the pairs.")
+        str | None, typer.Option(help="The new model's tokenizer. Default: trained on the pairs.")
     ] = None,
     vocab_size: Annotated[
-        int, typer.Option(help="Ids of the joint BPE that is learnt.", min=260, max=1_000_000)
+        int, typer.Option(help="Vocabulary size of the joint BPE.", min=260, max=1_000_000)
     ] = 8000,
     steps: Annotated[int, typer.Option(help="Total steps.", min=1)] = 10_000,
     batch_tokens: Annotated[
-        int, typer.Option(help="Size of a step: rows times the longest text.", min=1)
+        int, typer.Option(help="Size of a batch: rows times the longest text.", min=1)
     ] = 4096,
-    label_smoothing: Annotated[
-        float, typer.Option(help="Share of probability spread over the vocabulary.", min=0)
-    ] = 0.1,
+    label_smoothing: Annotated[float, typer.Option(help="Label smoothing.", min=0)] = 0.1,
     average_checkpoints: Annotated[
-        int, typer.Option(help="Publish the mean of so many last checkpoints.", min=1, max=1000)
+        int, typer.Option(help="Average this many last checkpoints.", min=1, max=1000)
     ] = 5,
     max_length: MaxLengthOption = None,
     learning_rate: LearningRateOption = None,
@@ -57,7 +58,7 @@ def train(
         Literal["inverse_sqrt", "cosine", "wsd"],
         typer.Option(help="Learning-rate decay after warm-up."),
     ] = "inverse_sqrt",
-    warmup_steps: Annotated[int, typer.Option(help="Steps of warm-up.", min=0)] = 1000,
+    warmup_steps: Annotated[int, typer.Option(help="Warm-up steps.", min=0)] = 1000,
     precision: PrecisionOption = None,
     save_steps: SaveStepsOption = None,
     seed: Annotated[int, typer.Option(help="Random seed.", min=0)] = 0,
@@ -66,7 +67,7 @@ def train(
 ) -> None:
     """Train a translator on pairs of texts. Run it again to resume.
 
-    Line by line, the files are translations of one another.
+    Line n of one file is the translation of line n of the other.
 
     Example: [bold]idiolect translate train train.de train.en --architecture bahdanau --steps 3000
     -o runs/de-en[/bold]

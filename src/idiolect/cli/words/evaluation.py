@@ -58,7 +58,7 @@ def evaluate(
     seed: SeedOption = 0,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Evaluate vectors on test sets of words, and compare several models.
+    """Evaluate word vectors on test sets, and compare several models.
 
     Each file is recognised by its content, as vectors or as a test set: pairs of words with a
     score (relatedness), lines of four words (analogies, in sections that begin with ":"), or a CSV
@@ -154,7 +154,7 @@ def _read_probes(tagged: list[Path], labelled: list[Path], *, lowercase: bool) -
 
 
 def _read_folder(folder: Path, *, lowercase: bool) -> list[WordTestSet]:
-    """Read the test sets in a folder and below it; name the files that are none."""
+    """Read the test sets in a folder and its subfolders; report other files."""
     from idiolect.errors import InputError
     from idiolect.words.word_datasets import read_test_set
 
@@ -162,7 +162,7 @@ def _read_folder(folder: Path, *, lowercase: bool) -> list[WordTestSet]:
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         try:
             found = read_test_set(file, lowercase=lowercase)
-            # Publishers give the sets of several languages the same file name.
+            # Published sets of several languages often have the same file name.
             name = file.relative_to(folder).with_name(found.name).as_posix()
             sets.append(replace(found, name=name))
         except InputError:
@@ -174,7 +174,7 @@ def _read_folder(folder: Path, *, lowercase: bool) -> list[WordTestSet]:
 
 
 def _plain(value: Any) -> Any:
-    """Replace NaN, which JSON does not know, by null."""
+    """Replace NaN, which JSON does not support, with null."""
     if isinstance(value, dict):
         return {key: _plain(one) for key, one in value.items()}
     return None if isinstance(value, float) and math.isnan(value) else value

@@ -13,7 +13,7 @@ __all__ = ["export", "index", "similar"]
 
 def similar(
     file: Annotated[Path, typer.Argument(help="The vectors, or an index of them.")],
-    words: Annotated[list[str], typer.Argument(help="A word, or several to add up.")],
+    words: Annotated[list[str], typer.Argument(help="A word, or several to add.")],
     negative: Annotated[
         list[str] | None, typer.Option("--minus", help="A word to subtract; repeatable.")
     ] = None,
@@ -46,7 +46,7 @@ def index(
 ) -> None:
     """Index the words, so that the most similar of a million are found in a millisecond.
 
-    Every command for indexes reads the folder too. Run it again to resume.
+    All commands for indexes accept the folder. Run it again to resume.
 
     Example: [bold]idiolect words index words.safetensors -o words.index[/bold]
     """
@@ -65,10 +65,10 @@ def export(
     file: Annotated[Path, typer.Argument(help="The vectors.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The model's directory.")],
     sif: Annotated[
-        bool, typer.Option("--sif", help="Weigh words by rarity, and remove the common direction.")
+        bool, typer.Option("--sif", help="Weight words by rarity, and remove the common direction.")
     ] = False,
 ) -> None:
-    """Write the vectors as an encoder of texts, to index, search and tune.
+    """Export the vectors as a text encoder, for indexing, search and tuning.
 
     Example: [bold]idiolect words export words.safetensors --sif -o encoder[/bold]
     """

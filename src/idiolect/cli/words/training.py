@@ -29,7 +29,7 @@ def train(
         ),
     ],
     model: Annotated[
-        Literal["skipgram", "cbow", "glove"], typer.Option(help="What to train.")
+        Literal["skipgram", "cbow", "glove"], typer.Option(help="The model to train.")
     ] = "skipgram",
     dimensions: Annotated[int, typer.Option(help="Width of the vectors.", min=1)] = 100,
     window: Annotated[
@@ -43,24 +43,25 @@ def train(
         typer.Option(help="Default: .025; CBOW, n-grams and GloVe: .05.", min=1e-6, max=1),
     ] = None,
     negative: Annotated[
-        int, typer.Option(help="Noise words of a prediction; 0: hierarchical softmax.", min=0)
+        int, typer.Option(help="Noise words per prediction; 0: hierarchical softmax.", min=0)
     ] = 5,
     shared_negatives: Annotated[
         bool, typer.Option(help="Share noise words among the predictions of a window.")
     ] = True,
     sample: Annotated[
         float,
-        typer.Option(help="Subsample words above this share of the text; 0: none.", min=0),
+        typer.Option(help="Subsampling threshold, as a share of the text; 0: none.", min=0),
     ] = 1e-3,
     min_count: Annotated[int, typer.Option(help="Leave out rarer words.", min=1)] = 5,
-    phrases: Annotated[int, typer.Option(help="Passes that join frequent pairs.", min=0)] = 0,
+    phrases: Annotated[int, typer.Option(help="Passes that join word pairs.", min=0)] = 0,
     min_n: Annotated[
         int, typer.Option(help="Shortest character n-gram; 0: none. fastText: 3.", min=0)
     ] = 0,
     max_n: Annotated[int, typer.Option(help="Longest character n-gram.", min=1)] = 6,
     buckets: Annotated[int, typer.Option(help="Rows for n-grams.", min=1)] = 2_000_000,
     x_max: Annotated[
-        float, typer.Option(help="GloVe: counts of full weight.", min=1, max=1e9)
+        float,
+        typer.Option(help="GloVe: x_max, from which counts have full weight.", min=1, max=1e9),
     ] = 100.0,
     memory_mb: Annotated[int, typer.Option(help="GloVe: MiB for counting.", min=1)] = 1024,
     whitespace: Annotated[
@@ -71,7 +72,7 @@ def train(
     per: UnitOption = "line",
     max_unreadable: MaxUnreadableOption = MAX_UNREADABLE,
     threads: Annotated[
-        int, typer.Option(help="Threads; only with one is the result reproducible.", min=1)
+        int, typer.Option(help="Number of threads; reproducible only with one.", min=1)
     ] = 1,
     seed: SeedOption = 0,
 ) -> None:

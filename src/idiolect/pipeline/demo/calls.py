@@ -1,6 +1,6 @@
 """Sessions from source code: the items that each function calls, in order of evaluation.
 
-A function plays the role of a shopper, and its calls that of the items viewed. Only
+A function plays the role of a shopper, and its calls are the items viewed. Only
 modules that are already imported are read, so no code is executed.
 """
 
@@ -25,7 +25,7 @@ _ARRAY_LIBRARY = {"xp": numpy}
 def sessions(packages: tuple[str, ...], objects: Mapping[int, str]) -> Iterator[list[str]]:
     """Yield the items that each function or method of the packages calls, if at least two.
 
-    Consecutive calls of one item count once.
+    Consecutive calls of the same item count once.
 
     Args:
         packages: Names of imported packages.

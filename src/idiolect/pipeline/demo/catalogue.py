@@ -5,7 +5,7 @@ Names, docstrings and source files are read from the installed packages; nothing
 - An item is an object with a docstring. Aliases (`numpy.acosh`, `numpy.arccosh`) are one item.
 - The summary of a docstring is a query. It is removed from the text to encode.
 - The See Also section lists related items, as judged by its authors. It is removed as well.
-- Items are divided into two parts: one for tests, the other for training pairs. Items that share a
+- Items are split into two parts: one for tests, the other for training pairs. Items that share a
   name, a summary or a body (`numpy.linalg.qr`, `scipy.linalg.qr`) are in the same part.
 """
 
@@ -40,7 +40,7 @@ MODULES = (
     *("scipy.spatial.transform", "scipy.special", "scipy.stats", "scipy.stats.contingency"),
     *("scipy.stats.qmc", "scipy.stats.sampling"),
 )
-"""The public modules of both projects, without those that repeat the same functions.
+"""The public modules of both projects, except those that duplicate functions.
 
 Masked arrays (numpy.ma, scipy.stats.mstats), older modules (numpy.char, scipy.fftpack) and series
 in other polynomials copy their docstrings, so no search could distinguish them.
@@ -60,7 +60,7 @@ class Entry:
     title: str
     """Its signature, `numpy.linalg.eigh(a, UPLO='L')`."""
     summary: str
-    """Its purpose in a sentence, which the body does not repeat."""
+    """Its purpose in one sentence, which the body does not repeat."""
     body: str
     """The rest of its description, without See Also."""
     examples: str

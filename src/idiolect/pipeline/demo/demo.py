@@ -1,9 +1,9 @@
 """The demo: input files and a configuration for the catalogue of NumPy and SciPy.
 
 Nothing is downloaded or invented: items, judgements, queries and sessions are read from the
-installed packages. The general text is Python's own documentation: the reference manual that
-`help()` shows, and the docstrings of the standard library. It is about programming as well, so less
-of it is forgotten than of, say, a novel.
+installed packages. The general text is Python's own documentation: the reference manual shown by
+`help()`, and the docstrings of the standard library. It is about programming as well, so it is
+forgotten less than, say, a novel.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PACKAGES = ("numpy", "scipy")
 """The packages of the demo's catalogue."""
 
 _MINIMUM_LENGTH = 200
-"""Minimum characters for a docstring of the standard library to count as a text."""
+"""Minimum characters of a standard library docstring to be used as a text."""
 
 _CONFIG = """\
 # The catalogue of NumPy {numpy} and SciPy {scipy}: {items} items, read from the installed packages.
@@ -112,7 +112,7 @@ _ENCODER = {
     "windows": 40,
 }
 _SMALL = 50_000_000
-"""Bytes of a language model that trains several times faster than one of a hundred megabytes."""
+"""Language models below this many bytes get settings for small models, which train faster."""
 
 
 def write_demo(folder: Path, *, base: str, settings: str | None = None) -> dict[str, int]:
@@ -125,14 +125,14 @@ def write_demo(folder: Path, *, base: str, settings: str | None = None) -> dict[
     Args:
         folder: Output folder; created if missing.
         base: The base model, as in a configuration.
-        settings: The other tables of the configuration; by default ones that suit the base.
+        settings: The other tables of the configuration; by default suited to the base.
 
     Returns:
         The number of records in each file.
 
     Raises:
         MissingDependencyError: A package is not installed.
-        InputError: There is no such base.
+        InputError: The base does not exist.
     """
     settings = settings or _settings(
         base
@@ -185,8 +185,8 @@ def write_demo(folder: Path, *, base: str, settings: str | None = None) -> dict[
 def _settings(base: str) -> str:
     """Return settings for a base.
 
-    A published encoder is used with all its layers. Of a language model, the embedding rows alone
-    encode: they read whole texts at a fraction of the cost.
+    A published encoder is used with all its layers. Of a language model, only the embedding rows
+    are used: they encode whole texts at a fraction of the cost.
     """
     found = find_base(base, Path())
     if is_encoder(found):
@@ -224,7 +224,7 @@ def _item(entry: Entry) -> dict[str, Any]:
 
 
 def _pairs(catalogue: Catalogue) -> Iterator[dict[str, str]]:
-    """Yield pairs of summary and item, and of related items; none is part of a test."""
+    """Yield pairs of summary and item, and of related items, without those used in tests."""
     free = [entry for entry in catalogue.entries.values() if not entry.tested]
     for entry in free:
         yield {"query": entry.summary, "document_id": entry.id}

@@ -1,1 +1,1 @@
-"""Publish what a run trained on the Hugging Face hub, with a card that is written from the run."""
+"""Publish a run's models on the Hugging Face hub, with a generated model card."""

@@ -1,4 +1,4 @@
-"""Where a run's base comes from, and under which licence: what a card of an adapted model names."""
+"""The source and the licence of a run's base model, for the model card."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from idiolect.text.tokenizers.gguf.gguf_header import read_gguf_header
 __all__ = ["UNKNOWN", "PublishedBase", "read_base"]
 
 UNKNOWN = "unknown"
-"""The hub's own word for a licence that nobody stated."""
+"""The hub's value for a licence that is not stated."""
 
 
 @dataclass(frozen=True)
 class PublishedBase:
-    """The base of a run, as others know it."""
+    """The base model of a run, as published."""
 
     name: str
-    """Its name, without the folders of this machine."""
+    """Its name, without local folders."""
     repository: str | None
     """Its repository on the hub."""
     license: str
     """The hub's identifier of its licence, such as `apache-2.0`, or `UNKNOWN`."""
     card: bytes | None
-    """Its own card."""
+    """Its own model card."""
 
 
 def read_base(run: Path, model: Path) -> PublishedBase:
-    """Find out what the base of a run was, and its licence.
+    """Find the base model of a run, and its licence.
 
-    The licence is the one that the base's card states, which is kept beside every model that is
-    trained from it; otherwise that of the package or of the GGUF file.
+    The licence is taken from the base's model card, which is kept with every model trained from it;
+    otherwise from the package or the GGUF file.
 
     Args:
         run: The folder of the run.
@@ -44,7 +44,7 @@ def read_base(run: Path, model: Path) -> PublishedBase:
     """
     base = str(tomllib.loads(read_text(run / "idiolect.toml")).get("base", "idiolect-base"))
     known = is_known_model(base)
-    # `me/model` is a repository, unless it is a folder beside the configuration.
+    # `me/model` is a repository, unless such a folder exists beside the configuration.
     repository = base if base.count("/") == 1 and not base.startswith((".", "/", "~")) else None
     if known:
         repository = PACKAGED[base].repository if base in PACKAGED else None
@@ -57,20 +57,20 @@ def read_base(run: Path, model: Path) -> PublishedBase:
 
 
 def _beside_configuration(run: Path, base: str) -> Path:
-    """Return the path of a base that is not a known model; a run keeps where its paths started."""
+    """Return the path of a base that is not a known model, by the original configuration."""
     first = read_text(run / "idiolect.toml").partition("\n")[0]
     return Path(first.partition("paths are relative to ")[2].strip() or ".", base)
 
 
 def _license_of_card(card: bytes | None) -> str:
-    """Return the licence in the front matter of a card; empty if it has none."""
+    """Return the licence in the front matter of a model card; empty if there is none."""
     from huggingface_hub import ModelCard
 
     if card is None:
         return ""
     try:
         stated = ModelCard(card.decode("utf-8", "replace"), ignore_metadata_errors=True)
-    except Exception:  # front matter that is no YAML, or no mapping
+    except Exception:  # front matter that is not YAML, or not a mapping
         return ""
     return str(getattr(stated.data, "license", None) or "")
 

@@ -1,8 +1,8 @@
-"""The card of a model that a run trained, written from the run's own records.
+"""The model card of a trained model, generated from the run's own records.
 
-It names the base and its licence, the terms that were taught, the checks of the run and their
-outcome, and the figures, with those of the base and of searching by words beside them. Nothing in
-it was typed: what a run did not measure is not in its card.
+It names the base and its licence, the new terms, the checks of the run and their results, and the
+metrics beside those of the base and of lexical search. Nothing is written by hand: what a run did
+not measure is not in its card.
 """
 
 from __future__ import annotations
@@ -26,32 +26,32 @@ SYSTEMS = {
     "distill": "vocabulary",
     "extend": "untrained",
 }
-"""The system of an evaluation whose model each stage trained."""
+"""The system in the evaluation that corresponds to each stage's model."""
 
-_TERMS = 40  # in the card; the tokenizer has them all
+_TERMS = 40  # shown in the card; the tokenizer lists all
 _MEASURES = ("ndcg@10", "recall@100", "mrr@10")
 _TESTS = {"search": "Search", "similar": "Similar items"}
-_BESIDE = ("bm25", "base")  # the systems whose figures stand beside those of the model
+_BESIDE = ("bm25", "base")  # systems shown for comparison with the model
 _COMPARED = (
     "The run's comparisons are of the encoder tuned with new tokens (stage `tune`); hybrid search "
     "has the encoder of the index; bits per byte are of the language model with new tokens (stage "
     "`pretrain`)."
 )
-"""Which models the verdict and its comparisons are about, whichever is published."""
+"""Which models the verdict and its comparisons refer to, whichever is published."""
 _SHOWN_TABLES = ("audit", "extend", "distill", "pretrain", "encoder", "tune")
 
 
 def write_model_card(
     run: Path, stage: str, repository: str, base: PublishedBase, license_id: str
 ) -> str:
-    """Return the card of a model: front matter in YAML, then Markdown.
+    """Return the model card: front matter in YAML, then Markdown.
 
     Args:
         run: The folder of a finished run.
         stage: The stage that trained the model.
-        repository: The name it will have on the hub.
+        repository: The model's name on the hub.
         base: The base of the run.
-        license_id: The licence, as an identifier of the hub.
+        license_id: The hub's identifier of the licence.
 
     Raises:
         CheckpointError: A record of the run is missing or damaged.
@@ -96,7 +96,7 @@ def write_model_card(
 
 
 def _results(evaluate: Mapping[str, Any], system: str) -> Iterator[Any]:
-    """Yield the model's figures in the form in which the hub shows them."""
+    """Yield the model's metrics in the hub's format."""
     from huggingface_hub import EvalResult
 
     for test, title in _TESTS.items():
@@ -114,9 +114,9 @@ def _results(evaluate: Mapping[str, Any], system: str) -> Iterator[Any]:
 
 
 def _scores(evaluate: Mapping[str, Any], name: str, test: str) -> tuple[dict[str, float], str]:
-    """Return a system's figures in a test, and over which queries.
+    """Return a system's metrics in a test, and over which queries.
 
-    Where training has seen the answers of some queries, only the others count, if there are any.
+    If training has seen the answers of some queries, only the other queries are used, if any.
     """
     system: Mapping[str, Any] = next(
         (one for one in evaluate["systems"] if one["name"] == name), {}
@@ -148,7 +148,7 @@ def _usage(repository: str, *, is_encoder: bool) -> str:
 
 
 def _terms(metrics: Mapping[str, Any], model: Path) -> str:
-    """Describe the new tokens; nothing for a model without any."""
+    """Describe the new tokens; empty for a model without any."""
     if not _is_extended(model):
         return ""
     extension = metrics["extend"]
@@ -165,7 +165,7 @@ def _terms(metrics: Mapping[str, Any], model: Path) -> str:
 
 
 def _checks(metrics: Mapping[str, Any], model: Path) -> str:
-    """List what the run verified about new tokens, and the outcome; nothing without any."""
+    """List the checks of new tokens and their results; empty for a model without any."""
     if not _is_extended(model):
         return ""
     promises, extension = metrics["evaluate"]["promises"], metrics["extend"]
@@ -185,7 +185,7 @@ def _checks(metrics: Mapping[str, Any], model: Path) -> str:
 
 
 def _figures(evaluate: Mapping[str, Any], name: str) -> str:
-    """Return tables of the model's figures beside those of the base and of words."""
+    """Return tables of the model's metrics beside those of the base and of lexical search."""
     labels = {system["name"]: str(system["label"]) for system in evaluate["systems"]}
     if name in labels:
         labels[name] = "this model"
@@ -213,14 +213,14 @@ def _figures(evaluate: Mapping[str, Any], name: str) -> str:
 
 
 def _findings(metrics: Mapping[str, Any]) -> str:
-    """List every comparison of the run, those that went badly included."""
+    """List every comparison of the run, including negative results."""
     rows = [[one.what, one.outcome, one.figures] for one in judge(metrics).findings]
     table = _table(["what", "outcome", "figures"], rows)
     return f"### Comparisons of the run\n\n{table}" if rows else ""
 
 
 def _settings(run: Path) -> str:
-    """Return the settings of training, without the paths of the data."""
+    """Return the training settings, without the paths of the data."""
     values = tomllib.loads(read_text(run / "idiolect.toml"))
     rows = [
         [f"{table}.{key}", str(value)]
@@ -257,7 +257,7 @@ def _plain(text: str) -> str:
 
 
 def _code(term: str) -> str:
-    """Return a term as code, whatever backticks are in it."""
+    """Return a term as code, even if it contains backticks."""
     text = " ".join(term.split())
     fence = "`" * (1 + max((len(part) for part in _runs_of_backticks(text)), default=0))
     pad = " " if text.startswith("`") or text.endswith("`") else ""

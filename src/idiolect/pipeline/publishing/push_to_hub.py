@@ -26,7 +26,7 @@ _STAGES = {"tuning": "tune", "plain.tuning": "plain.tune"}
 
 @dataclass(frozen=True)
 class Publication:
-    """What is uploaded: the files of a model, with its card in place of the base's."""
+    """The files to upload: those of a model, with its own card instead of the base's."""
 
     repository: str
     """`owner/name` on the hub."""
@@ -50,7 +50,7 @@ class Publication:
         return sum(len(one) if isinstance(one, bytes) else one.stat().st_size for one in files)
 
     def write(self, folder: str | Path) -> None:
-        """Write the files into a folder, to look at them.
+        """Write the files into a folder, for inspection.
 
         Raises:
             InputError: The folder holds files, or cannot be written to.
@@ -72,11 +72,11 @@ def prepare_publication(
     Args:
         run: The folder of a finished run.
         repository: `owner/name` on the hub.
-        stage: The stage whose model it is; by default the one whose encoder the index uses.
-        license_id: The licence, as an identifier of the hub; by default that of the base.
+        stage: The stage whose model is published; by default the one whose encoder the index uses.
+        license_id: The hub's identifier of the licence; by default that of the base.
 
     Raises:
-        InputError: No finished run, no such model, or an invalid name.
+        InputError: There is no finished run or no such model, or a name is invalid.
         CheckpointError: A record of the run is damaged.
     """
     from huggingface_hub.errors import HFValidationError
@@ -125,23 +125,23 @@ def push_to_hub(
 ) -> str:
     """Upload a model of a run to the hub, with a card written from the run.
 
-    The files appear in one commit, or none does. A new repository is private unless `private` is
-    false; one that exists keeps its visibility.
+    All files are uploaded in one commit, or none. A new repository is private unless `private` is
+    false; an existing one keeps its visibility.
 
     Args:
         run: The folder of a finished run.
         repository: `owner/name` on the hub.
-        stage: The stage whose model it is; by default the one whose encoder the index uses.
-        license_id: The licence, as an identifier of the hub; by default that of the base.
+        stage: The stage whose model is published; by default the one whose encoder the index uses.
+        license_id: The hub's identifier of the licence; by default that of the base.
         private: Whether a new repository is private.
         token: An access token; by default that of `hf auth login` or of `HF_TOKEN`.
-        endpoint: Another hub.
+        endpoint: URL of another hub.
 
     Returns:
-        The address of the commit.
+        The URL of the commit.
 
     Raises:
-        InputError: Nothing to publish, an invalid name, or the hub refused it.
+        InputError: There is nothing to publish, a name is invalid, or the hub rejected it.
         OfflineError: The hub cannot be reached.
         CheckpointError: A record of the run is damaged.
     """
@@ -159,8 +159,8 @@ def push_to_hub(
         )
     except IdiolectError:
         raise
-    except Exception as error:  # of the hub, a proxy, a resolver, or a file that changed
-        # No `from error`: the request in it carries the token.
+    except Exception as error:  # from the hub, a proxy, a resolver, or a changed file
+        # No `from error`: its request contains the token.
         raise _explained(error, repository, token) from None
     return str(commit.commit_url)
 
@@ -181,7 +181,7 @@ def _stage_of_index(run: Path) -> str:
 
 
 def _check_token(api: HfApi, token: str | None) -> None:
-    """Refuse to begin without a token: the hub's own answer names no remedy."""
+    """Raise an error if there is no token: the hub's own message names no remedy."""
     from huggingface_hub import get_token
 
     if not (token or get_token()):
@@ -189,7 +189,7 @@ def _check_token(api: HfApi, token: str | None) -> None:
 
 
 def _explained(error: Exception, repository: str, token: str | None) -> IdiolectError:
-    """Return an error of ours, in which no token is."""
+    """Return one of our errors, without the token in its message."""
     from huggingface_hub import get_token
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -207,7 +207,7 @@ def _explained(error: Exception, repository: str, token: str | None) -> Idiolect
             hint = "try again later; nothing was published"
         what = shown(error.server_message or str(error))
         return InputError(f"the hub refused {repository}: {status}, {what}", hint=hint)
-    # The hub's client is built on httpx or on httpx2, by its version.
+    # Depending on its version, the hub's client uses httpx or httpx2.
     names = {kind.__name__ for kind in type(error).__mro__}
     if "TransportError" in names or isinstance(error, OSError):
         return OfflineError(

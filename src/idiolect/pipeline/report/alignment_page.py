@@ -1,8 +1,8 @@
-"""The report of a reinforcement run: whether the policy improved, or exploits its reward.
+"""The report of an RL run: whether the policy improved, or exploits its reward.
 
-A reward is exploited if it rises while the held-out judge falls, texts repeat one another (unique
-share, entropy), their length drifts, or the divergence from the reference grows without bound. All
-of these are drawn over the steps, and the first and last texts stand below.
+Signs of an exploited reward (reward hacking): it rises while the held-out judge falls, texts repeat
+one another (unique share, entropy), their length drifts, or the KL divergence from the reference
+keeps growing. All of these are plotted over the steps, above the first and last texts.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _PANELS = {
     "loss": ("loss", "value_loss"),
 }
 _ROW = 2
-"""Panels beside one another."""
+"""Number of panels per row."""
 _SHOWN = 4
 _PART = 5
-"""The first and last parts that are compared are a fifth of the run."""
+"""The first and last fifths of the run are compared."""
 _STYLE = (
     ":root{--ink:#1c1c1a;--muted:#6b6b66;--grid:#dcdcd6;--paper:#fff;--s1:#2f6db5;--s2:#c8562a;"
     "--s3:#3a8a4d;--s4:#8a5bb0;--s5:#a98a17;--s6:#5a8f9c}"
@@ -81,7 +81,7 @@ def write_alignment_report(run: str | Path) -> Path:
 
 
 def explain_run(metrics: Sequence[dict[str, Any]]) -> list[str]:
-    """Say what changed from the first fifth of a run to the last, and what looks like a hack."""
+    """Describe the changes from first to last fifth of a run, and signs of reward hacking."""
     part = max(1, len(metrics) // _PART)
 
     def change(name: str) -> tuple[float, float] | None:
@@ -112,7 +112,7 @@ def explain_run(metrics: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _groups(metrics: Sequence[dict[str, Any]]) -> list[dict[str, tuple[str, ...]]]:
-    """Return the panels that were measured, in rows."""
+    """Return the measured panels, in rows."""
     known = {
         title: tuple(name for name in names if any(name in one for one in metrics))
         for title, names in _PANELS.items()
@@ -140,7 +140,7 @@ def _smoothed(metrics: Sequence[dict[str, Any]], name: str) -> Line:
 
 
 def _samples(samples: Sequence[dict[str, Any]]) -> str:
-    """Return tables of the first and of the last texts."""
+    """Return tables of the first and the last texts."""
     parts = []
     for title, chosen in (("First texts", samples[:_SHOWN]), ("Last texts", samples[-_SHOWN:])):
         rows = "".join(
@@ -152,7 +152,7 @@ def _samples(samples: Sequence[dict[str, Any]]) -> str:
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
-    """Read a file of JSON lines, up to a line that is incomplete."""
+    """Read a JSON Lines file, up to the first incomplete line."""
     found: list[dict[str, Any]] = []
     if path.exists():
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():

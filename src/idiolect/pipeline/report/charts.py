@@ -2,8 +2,8 @@
 
 Matplotlib draws with placeholder colors, one per role, which become CSS variables in the SVG. Text
 stays text, in the font of the page, and labels are never parsed as markup. Each chart is drawn
-twice: with its panels side by side, and below one another for a narrow screen, so that its text
-has the same size on both and nothing is cut off.
+twice: with its panels side by side, and stacked for narrow screens, so that text has the same
+size on both and nothing is cut off.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _DIGITS = re.compile(r"(\.\d\d)\d+")
 _ROLES = ("ink", "muted", "grid", "paper", "s1", "s2", "s3", "s4", "s5", "s6")
 _PLACEHOLDERS = {role: f"#0a0b{number:02x}" for number, role in enumerate(_ROLES, start=16)}
 _SERIES = tuple(_PLACEHOLDERS[role] for role in _ROLES if re.fullmatch(r"s\d", role))
-_DASHES = ((0, (4, 2)), (0, (1, 1.4)))  # of the controls
+_DASHES = ((0, (4, 2)), (0, (1, 1.4)))  # for controls
 _STYLE: Any = {
     "svg.fonttype": "none",
     "text.parse_math": False,
@@ -99,7 +99,7 @@ def lines(
         y: Label of the vertical axes.
         marked: Whether to mark each point.
         log: Whether the horizontal axes are logarithmic, with a tick at each point.
-        height: Of a panel, in inches.
+        height: Height of a panel, in inches.
     """
 
     def draw(axes: list[Axes]) -> None:
@@ -201,7 +201,7 @@ def dots(
 
 
 def _is_first(axes: Axes) -> bool:
-    """Return whether a panel is the first of its row."""
+    """Return whether a panel is the first in its row."""
     place = axes.get_subplotspec()
     return place is None or place.is_first_col()
 
@@ -224,7 +224,7 @@ def _short(label: str) -> str:
 
 
 def _told(name: str, values: Mapping[str, str]) -> str:
-    """Return a text alternative with the values of each panel or series."""
+    """Return an alternative text with the values of each panel or series."""
     return f"{name}. " + "; ".join(f"{title}: {text}" for title, text in values.items())
 
 
@@ -243,12 +243,12 @@ def _line(axes: Axes, line: Line, color: str, dash: Any, marked: bool) -> None:
 
 
 def _chart(name: str, panels: int, height: float, draw: Callable[[list[Axes]], None]) -> Chart:
-    """Draw panels side by side, and below one another.
+    """Draw panels side by side, and stacked.
 
     Args:
         name: Text alternative.
         panels: Number of panels.
-        height: Of a panel, in inches.
+        height: Height of a panel, in inches.
         draw: Draws in the axes of the panels.
     """
     drawn = []
@@ -273,10 +273,10 @@ def _figure(name: str, size: tuple[float, float]) -> Iterator[tuple[Figure, list
 
 
 def _themed(svg: str, name: str) -> str:
-    """Turn Matplotlib's file into a part of a page.
+    """Turn Matplotlib's SVG file into a fragment of a page.
 
-    The prologue and metadata contain web addresses and are removed, and so are sizes and the ids of
-    groups, which repeat in other charts. Only references within the chart remain.
+    The prologue and metadata contain web addresses and are removed. So are sizes and the ids of
+    groups, which would clash with other charts. Only references within the chart remain.
     """
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<(metadata|style)\b.*?</\1>", "", svg, flags=re.DOTALL)

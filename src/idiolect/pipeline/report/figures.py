@@ -21,7 +21,7 @@ from idiolect.text.files import read_text
 
 __all__ = ["draw"]
 
-_PIECES = 6  # words of this many pieces or more share a bar
+_PIECES = 6  # words with this many pieces or more share a bar
 _SMOOTHED = 40  # curves are averaged over this fraction of the steps
 _TESTS = {"search": "search", "similar": "similar items"}
 
@@ -94,8 +94,8 @@ def _shares(text: TextMetrics) -> list[float]:
 def _training(run: Path, metrics: Mapping[str, Any]) -> Chart | None:
     """Draw the loss of each stage that trains.
 
-    Only tuning on pairs has the same loss for every vocabulary, so only there are the controls
-    drawn on the same axes.
+    Only tuning on pairs has a loss that is comparable between vocabularies, so only there are the
+    controls drawn on the same axes.
     """
     panels: dict[str, list[Line]] = {}
     for stage in (name for name in metrics if "." not in name):
@@ -116,7 +116,7 @@ def _training(run: Path, metrics: Mapping[str, Any]) -> Chart | None:
 
 
 def _smoothed(values: list[float]) -> list[float]:
-    """Return the moving average over each step and those just before it."""
+    """Return the moving average over each step and the steps just before it."""
     width = max(1, len(values) // _SMOOTHED)
     sums = np.cumsum([0.0, *values])
     ends = np.arange(1, len(values) + 1)

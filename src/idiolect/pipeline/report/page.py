@@ -26,7 +26,7 @@ __all__ = ["write_report"]
 
 _MEASURES = ("ndcg@10", "recall@100", "mrr@10")
 _TESTS = ("search", "similar")
-_CHOSEN, _LEFT_OUT = 25, 5  # broken terms to show
+_CHOSEN, _LEFT_OUT = 25, 5  # number of fragmented terms to show
 _SAME = 3  # searches to show if none changed
 _EXCERPT = 160  # characters
 
@@ -99,7 +99,7 @@ def _context(run: Path) -> dict[str, Any]:
 
 
 def _searches(run: Path) -> dict[str, Any]:
-    """Read the searches to show; three are enough if the vectors changed none of them."""
+    """Read the searches to show; only three if the vectors changed none of them."""
     searches = read_json(run / "stages" / "evaluate" / "searches.json")
     examples = searches["examples"]
     changed = any(search["before"] != search["after"] for search in examples)
@@ -107,10 +107,10 @@ def _searches(run: Path) -> dict[str, Any]:
 
 
 def _broken(terms: Sequence[BrokenTerm]) -> dict[str, list[BrokenTerm]]:
-    """Sort terms into those that are broken and chosen, broken and left out, and mere phrases.
+    """Sort terms into split and chosen, split and not chosen, and phrases of whole words.
 
-    A phrase of whole words, such as `of the`, saves tokens, but none of its words is broken. A part
-    of a chosen term is not left out: the term is learned with it.
+    A phrase of whole words, such as `of the`, saves tokens, but none of its words is split. A part
+    of a chosen term does not count as left out: it is learned with the term.
     """
     whole = [term for term in terms if _is_whole(term)]
     broken = [term for term in terms if term not in whole]
@@ -128,13 +128,13 @@ def _broken(terms: Sequence[BrokenTerm]) -> dict[str, list[BrokenTerm]]:
 
 
 def _is_whole(term: BrokenTerm) -> bool:
-    """Return whether each piece of a term is a whole word of it."""
+    """Return whether each piece of a term is one of its whole words."""
     pieces = [piece.strip().casefold() for piece in term["pieces"]]
     return [piece for piece in pieces if piece] == term["term"].casefold().split()
 
 
 def _best(systems: Iterable[System], test: str) -> dict[str, float | None]:
-    """Find the best value of each measure, without controls."""
+    """Find the best value of each metric, without controls."""
     scored = [s[test] for s in systems if s[test] and not s["control"]]  # type: ignore[literal-required]
     return {
         measure: max((s[measure] for s in scored if measure in s), default=None)

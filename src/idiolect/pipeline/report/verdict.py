@@ -1,8 +1,9 @@
 """The verdict of a run: what got better, what did not, and what its index uses.
 
-Everything is computed from the run's metrics. A difference between rankings counts only if it is
-significant at 5%. Bits per byte and tokens have no test and are reported as measured. Where
-training has seen the answers of some queries, only the others count, if there are at least 20.
+Everything is computed from the run's metrics. A difference between rankings counts as a change only
+if it is significant at 5%. Bits per byte and tokens are not tested and are reported as measured.
+If training has seen the answers of some queries, only the others are used, if there are at least
+20.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from typing import Any, Literal
 __all__ = ["Finding", "Outcome", "Verdict", "judge"]
 
 Outcome = Literal["better", "unchanged", "worse"]
-"""What became of a measure; unchanged if a difference is not significant."""
+"""How a metric changed; unchanged if the difference is not significant."""
 
 _SIGNIFICANT = 0.05
-_MEASURE = "nDCG@10"  # of all comparisons
-_FEW = 50  # queries; with fewer, only large differences are significant
+_MEASURE = "nDCG@10"  # used in all comparisons
+_FEW = 50  # with fewer queries, only large differences are significant
 _VERBS: Mapping[Outcome, str] = {
     "better": "got better",
     "worse": "got worse",
@@ -45,7 +46,7 @@ class Finding:
     what: str
     """What was compared."""
     figures: str
-    """The values, and how certain the difference is."""
+    """The values, and the significance of the difference."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,9 @@ class Verdict:
     """The verdict of a run."""
 
     sentence: str
-    """All of it in one sentence."""
+    """A summary in one sentence."""
     findings: tuple[Finding, ...]
-    """What it is based on."""
+    """The results it is based on."""
     index: str
     """How the index ranks by default, and why."""
 
@@ -139,7 +140,7 @@ _RECOMMENDED = (
 
 
 def _recommending(evaluate: Mapping[str, Any] | None) -> Iterator[Finding]:
-    """Yield what became of recommendations, if the run has histories."""
+    """Yield the changes in recommendation, if the run has histories."""
     if evaluate is None:
         return
     systems = {one["name"]: one for one in evaluate["systems"]}
@@ -156,7 +157,7 @@ def _recommending(evaluate: Mapping[str, Any] | None) -> Iterator[Finding]:
 
 
 def _recommending_clauses(findings: Sequence[Finding]) -> Iterator[str]:
-    """Yield what became of recommending by texts, of all targets."""
+    """Yield the changes in recommendation by item texts, over all targets."""
     for finding in findings:
         if finding.what == _RECOMMENDED[0][-1]:
             values = finding.figures.partition(",")[0].removeprefix(f"{_MEASURE} ")
@@ -190,7 +191,7 @@ def _tokens(evaluate: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _index_clause(metrics: Mapping[str, Any]) -> str:
-    """Say what the index uses, compared with words alone."""
+    """Describe what the index uses, compared with lexical search."""
     evaluate, index = metrics["evaluate"], metrics["index"]
     share = index["meaning"]
     uses = f"the index uses {_ENCODERS[index['encoder']]}, and its default search {_mix(share)}"
@@ -217,7 +218,7 @@ _ENCODERS = {
 
 
 def _mix(share: float) -> str:
-    """Describe a weight of vectors."""
+    """Describe the weight of vectors."""
     if share in (0, 1):
         return f"uses {'vectors' if share else 'words'} alone"
     return f"weights vectors by {share:.0%} and words by {1 - share:.0%}"
@@ -247,7 +248,7 @@ def _row(
 ) -> Mapping[str, Any] | None:
     """Return the comparison of two systems in a test, if there is one.
 
-    It is the one over queries whose answers training has not seen, if there are enough of them.
+    It covers the queries without answers seen in training, if there are enough of them.
     """
     found = {
         row["unseen"]: row
@@ -265,7 +266,7 @@ def _outcome(row: Mapping[str, Any]) -> Outcome:
 
 
 def _values(evaluate: Mapping[str, Any], row: Mapping[str, Any]) -> str:
-    """Return both values of a comparison."""
+    """Return both values of a comparison, as text."""
     systems: Sequence[Mapping[str, Any]] = evaluate["systems"]
     test = row["test"]
     of = {

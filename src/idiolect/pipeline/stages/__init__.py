@@ -1,6 +1,6 @@
-"""The stages of the pipeline, one file each; a new file with a `STAGE` is a new stage.
+"""The stages of the pipeline, one per file; a new file with a `STAGE` adds a stage.
 
-Reading a configuration imports all of them, so they import slow modules only inside functions.
+Reading a configuration imports all of them, so slow modules are imported inside functions.
 
     RUN/idiolect.toml            the configuration as used
     RUN/manifest.json            versions, and each stage's fingerprint and seconds
@@ -11,7 +11,7 @@ Reading a configuration imports all of them, so they import slow modules only in
 The stages are audit, extend, distill, pretrain, tune, index and evaluate; with histories, recommend
 and evaluate_recommend as well. The controls are stages
 in the same format: `plain.pretrain` and `plain.tune` train the base without new tokens,
-`random.extend` to `random.tune` teach it terms chosen at random.
+`random.extend` to `random.tune` add terms chosen at random.
 
     audit/terms.json             the chosen terms, as `Terms.load` reads them
     extend/model                 the extended model; its extension.json lists the new tokens
@@ -20,7 +20,7 @@ in the same format: `plain.pretrain` and `plain.tune` train the base without new
     tune/model                   the finished encoder, as `Encoder.load` reads it; metrics.jsonl
     index/index                  the index, as `Index.open` reads it
     evaluate/vectors.npy         vectors of the tuned encoder, one row per item, in order
-    evaluate/searches.json       `ExampleSearches`: searches before and after, and those that
-                                 found nothing
+    evaluate/searches.json       `ExampleSearches`: searches before and after, and those without
+                                 a relevant result
     recommend/recommender        the recommender, as `Recommender.load` reads it
 """

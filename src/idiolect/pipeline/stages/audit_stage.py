@@ -1,4 +1,4 @@
-"""The stage `audit`: find the terms that the base's tokenizer breaks, and choose some of them."""
+"""The stage `audit`: find the terms that the base's tokenizer splits, and choose some of them."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ __all__ = [
 ]
 
 CHOSEN_TERMS = "terms.json"
-"""The chosen terms, in the stage's folder."""
+"""File name of the chosen terms, in the stage's folder."""
 RANDOM_TERMS = "random.json"
-"""The same number of forms, chosen at random for the control."""
+"""File name of the same number of forms, chosen at random for the control."""
 _SHOWN = 60
 
 
 class AuditSettings(SettingsTable):
-    """Which terms are chosen."""
+    """Settings for choosing terms."""
 
     max_rows: int = Field(default=500, ge=1)
     """Maximum number of new embedding rows; each spelling of a term takes one."""
     method: str | None = None
     """How they will be added: exact, merges, scores, words or append; by default the one that fits
-    the tokenizer. `extend` uses the same one."""
+    the tokenizer. `extend` uses the same method."""
     phrases: bool = True
     """Whether terms of several words may be chosen."""
 
@@ -55,29 +55,29 @@ class TextMetrics(TypedDict):
     bytes_per_token: float
     tokens_per_word: float
     unknown_share: float
-    """Share of tokens for text the tokenizer cannot spell, 0 to 1."""
+    """Share of unknown tokens, 0 to 1."""
     pieces: dict[str, int]
     """Number of words by the number of pieces they are split into."""
 
 
 class BrokenTerm(TypedDict):
-    """A term that the tokenizer breaks."""
+    """A term that the tokenizer splits."""
 
     term: str
     pieces: list[str]
     """The pieces it is split into."""
     count: int
     saved: int
-    """Tokens saved in the audited text if each of its spellings were one token."""
+    """Tokens saved in the audited text if each of its spellings became one token."""
     chosen: bool
-    """Whether it is taught."""
+    """Whether it is added to the vocabulary."""
 
 
 class AuditMetrics(TypedDict):
     """Metrics of the stage."""
 
     items: int
-    """In the catalogue."""
+    """Items in the catalogue."""
     tokenizer: str
     """Kind of tokenizer, such as byte-bpe."""
     vocabulary: int
@@ -91,9 +91,9 @@ class AuditMetrics(TypedDict):
     rows: int
     """Spellings chosen: a token and an embedding row each."""
     saved: int
-    """Tokens they save in the audited text, measured with the extended tokenizer."""
+    """Tokens saved in the audited text, measured with the extended tokenizer."""
     broken: list[BrokenTerm]
-    """The 60 terms that cost the most tokens, worst first."""
+    """The 60 terms that cost the most tokens, most expensive first."""
     skipped: dict[str, int]
     """Records of the corpus that could not be read, by reason."""
     notes: list[str]
@@ -136,7 +136,7 @@ def audit(work: Work[AuditSettings]) -> AuditMetrics:
 
 
 def _random_terms(found: Audit, terms: Terms, settings: AuditSettings, seed: int) -> Terms:
-    """Choose random candidates for as many rows, regardless of the tokens they save."""
+    """Choose random candidates for the same number of rows, regardless of the tokens they save."""
     from idiolect.vocabulary.extend.plan import choose_method, plan_extension
     from idiolect.vocabulary.forms import prepare_forms
     from idiolect.vocabulary.terms import Term, Terms

@@ -1,4 +1,4 @@
-"""The stage `distill`: train new rows to mean what their old pieces mean to the base."""
+"""The stage `distill`: train new rows to have the meaning of their old pieces in the base."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ __all__ = ["STAGE", "DistillMetrics", "DistillSettings", "distill"]
 
 
 class DistillSettings(SettingsTable):
-    """How new rows are trained."""
+    """Settings for training new rows."""
 
     contexts: int = Field(default=20, ge=1)
     """Text snippets per new token."""
     epochs: int = Field(default=1, ge=1)
     """Number of passes over the snippets."""
     max_length: int = Field(default=50, ge=8)
-    """Tokens of a snippet."""
+    """Maximum tokens of a snippet."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Format of matrix products; `auto` measures which is faster."""
+    """Numeric format of matrix products; `auto` measures which is faster."""
 
 
 class DistillMetrics(TrainingSummary):
@@ -37,11 +37,11 @@ class DistillMetrics(TrainingSummary):
     """
     error_after: float
     without_context: int
-    """New tokens that occur in no snippet and keep their initial rows."""
+    """New tokens without a snippet, which keep their initial rows."""
 
 
 def distill(work: Work[DistillSettings]) -> DistillMetrics:
-    """Train the new rows, with the base as the teacher."""
+    """Train the new rows, with the base as teacher."""
     from idiolect.vocabulary.rows.distill import distill as teach_rows
     from idiolect.vocabulary.rows.distill import distillation_config
 

@@ -1,8 +1,8 @@
-"""The stage `evaluate_recommend`: does teaching the domain's words recommend better?
+"""The stage `evaluate_recommend`: do the new terms improve recommendations?
 
-Each system that ranks by vectors describes the items: by itself, as the similarity of an item's
-text to those of a history, and together with what users did, in a blend whose weights are chosen
-on validation for each system. Items without a training event are measured apart.
+Each system that ranks by vectors is used in two ways: alone, by the similarity of an item's text to
+the texts in a history, and blended with a recommender on user histories, with weights chosen on
+validation data for each system. Items without a training event are evaluated separately.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ _PARTS = ("all", "warm", "cold")
 
 
 class ItemTextSystem(TypedDict):
-    """How well a system's vectors of the items' texts recommend."""
+    """Results of recommending by a system's vectors of the items' texts."""
 
     name: str
-    """As in the stage `evaluate`, without those that do not rank by vectors."""
+    """As in the stage `evaluate`, but only systems that rank by vectors."""
     label: str
     control: bool
     text: dict[str, dict[str, float]]
     """Metrics of the texts alone, of all targets, and of those with (warm) and without (cold) a
     training event; empty where there are no such targets."""
     blend: dict[str, dict[str, float]]
-    """The same, together with what users did."""
+    """The same metrics, blended with user histories."""
     weight: float
-    """The weight of texts in the blend; the larger one, of texts or of the others, is 1."""
+    """Weight of texts in the blend; the larger of the two weights is 1."""
 
 
 class TextDifference(PairedDifference):
@@ -54,7 +54,7 @@ class TextDifference(PairedDifference):
     targets: str
     """all, warm or cold."""
     queries: int
-    """Cases."""
+    """Number of cases."""
 
 
 class RecommendationMetrics(TypedDict):
@@ -62,7 +62,7 @@ class RecommendationMetrics(TypedDict):
 
     cases: int
     cold_cases: int
-    """Cases whose target has no training event."""
+    """Number of cases whose target has no training event."""
     split: str
     exclude_seen: bool
     leaked: float | None
@@ -72,13 +72,13 @@ class RecommendationMetrics(TypedDict):
     baselines: dict[str, Any]
     """The metrics of the run's recommender and of every baseline, by name."""
     left_out: dict[str, str]
-    """Why baselines are missing."""
+    """Reasons why baselines are missing."""
     systems: list[ItemTextSystem]
     significance: list[TextDifference]
 
 
 def evaluate_recommend(work: Work[SettingsTable]) -> RecommendationMetrics:
-    """Evaluate the run's recommender, and each system's vectors as the items' texts."""
+    """Evaluate the run's recommender, and each system's vectors as item texts."""
     from idiolect.pipeline.stage_models import load_system
     from idiolect.recommend.evaluate_recommender import evaluate_recommender, fit_baselines
     from idiolect.recommend.next_item_metrics import evaluate_scorer
@@ -143,7 +143,7 @@ def _means(result: NextItemEvaluation) -> dict[str, dict[str, float]]:
 def _differences(
     work: Work[SettingsTable], found: dict[str, dict[str, NextItemEvaluation]]
 ) -> list[TextDifference]:
-    """Test every pair of systems that the evaluation of search compares."""
+    """Test every pair of systems that the search evaluation compares."""
     from idiolect.pipeline.systems import pairs_to_compare
     from idiolect.recommend.evaluate_recommender import compare_evaluations
 

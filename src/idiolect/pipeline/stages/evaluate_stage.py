@@ -25,7 +25,7 @@ __all__ = ["STAGE", "EvaluateMetrics", "EvaluateSettings", "evaluate"]
 
 
 class EvaluateSettings(SettingsTable):
-    """What to measure."""
+    """Settings of the evaluation."""
 
     controls: bool = True
     """Whether to train the controls: without new tokens, and with random ones."""
@@ -38,19 +38,19 @@ class EvaluateMetrics(TypedDict):
     """Metrics of the stage."""
 
     tokens: dict[str, TokenCount]
-    """As `texts` of extend."""
+    """Token counts, as `texts` of extend."""
     language: Language
     search: Ranking | None
     similar: Ranking | None
     systems: list[System]
-    """In the order of the pipeline, then the controls."""
+    """In pipeline order, followed by the controls."""
     significance: list[Significance]
     matryoshka: list[dict[str, float]]
-    """Of the tuned encoder: `dimensions`, `trained` (1 if it was tuned at that size, 0 otherwise),
-    and `search` and `similar`, each an ndcg@10."""
+    """For the tuned encoder: `dimensions`, `trained` (1 if it was tuned at that size, 0 otherwise),
+    and the nDCG@10 of `search` and `similar`."""
     promises: Promises
     notes: list[str]
-    """Notes for readers, of this stage and of all before it."""
+    """Notes for readers, from this stage and all before it."""
 
 
 def evaluate(work: Work[EvaluateSettings]) -> EvaluateMetrics:
@@ -86,7 +86,7 @@ def evaluate(work: Work[EvaluateSettings]) -> EvaluateMetrics:
 
 
 def _notes(work: Work[EvaluateSettings]) -> list[str]:
-    """Return the notes of this stage, and of the stages of the pipeline without its controls."""
+    """Return the notes of this stage and of the earlier stages, without the controls."""
     notes = [
         "the model was pre-trained on the items' text (transductive), but saw neither queries nor "
         "judgements"

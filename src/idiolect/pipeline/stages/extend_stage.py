@@ -21,14 +21,14 @@ class ExtendSettings(SettingsTable):
     """How terms are added to the vocabulary."""
 
     method: str | None = None
-    """exact, merges, scores, words or append; by default the one that the audit
-    chose the terms for."""
+    """exact, merges, scores, words or append; by default the method that the audit chose the terms
+    for."""
     init: Literal["subword", "weighted", "mean", "normal", "multivariate"] = "subword"
     """How new rows are initialized."""
 
 
 class TokenCount(TypedDict):
-    """Token counts of a text before and after. Domain text is the part kept out of training."""
+    """Token counts of a text before and after. Domain text is the held-out part."""
 
     documents: int
     before: int
@@ -36,7 +36,7 @@ class TokenCount(TypedDict):
     saved: float
     """Share of tokens saved, 0 to 1."""
     changed: int
-    """Documents whose tokens change in other ways; must be 0."""
+    """Documents whose tokens change in any other way; must be 0."""
     uses: int
     """Occurrences of new tokens."""
 
@@ -51,7 +51,7 @@ class ExtendMetrics(TypedDict):
     first_id: int
     """The first new id."""
     texts: dict[str, TokenCount]
-    """By `domain` and, if there is general text, `general`."""
+    """Token counts for `domain` and, if there is general text, `general`."""
     unverified: list[str]
     notes: list[str]
 
@@ -61,7 +61,7 @@ def extend(work: Work[ExtendSettings], *, terms: str = CHOSEN_TERMS) -> ExtendMe
 
     Args:
         work: The stage's input.
-        terms: File name of the terms in the folder of the audit.
+        terms: File name of the terms in the audit's folder.
     """
     from idiolect.vocabulary.extend.extend import extend as extend_model
     from idiolect.vocabulary.terms import Terms

@@ -1,4 +1,4 @@
-"""The stage `index`: choose an encoder, build the index, and measure the graph of its vectors."""
+"""The stage `index`: choose an encoder, build the index, and measure its vector graph."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ __all__ = [
 ]
 
 INDEX = RUN_INDEX.name
-"""The index, in the stage's folder."""
+"""Name of the index in the stage's folder."""
 _CHOSEN = "chosen.json"
 _ENCODERS = {"tuning": "tune", "plain.tuning": "plain.tune", "base": "index"}
-"""The stage whose folder holds the encoder of a system. This stage saves that of the base."""
+"""The stage whose folder contains a system's encoder. This stage saves the base's."""
 _WIDTHS = (10, 20, 40, 80, 160)
 _QUERIES = 200
 _NEIGHBOURS = 10
@@ -55,9 +55,9 @@ class IndexPoint(TypedDict):
 
     width: int
     recall: float
-    """Share of the ten nearest items that are found, against exact search."""
+    """Share of the ten nearest items that are found, compared with exact search."""
     queries_per_second: float
-    """One query at a time, on one thread."""
+    """Speed with one query at a time, on one thread."""
 
 
 class IndexMetrics(TypedDict):
@@ -67,16 +67,16 @@ class IndexMetrics(TypedDict):
     encoder: str
     """The system whose encoder the index uses: tuning, plain.tuning or base."""
     candidates: list[CandidateFigure]
-    """The encoders compared on queries kept out of tuning; empty without such queries, when the
-    one with new tokens is used."""
+    """Results of the encoders on held-out queries; empty without such queries, in which case the
+    encoder with new tokens is used."""
     cut: int
-    """Items longer than the encoder's limit; vector search uses only their beginning."""
+    """Items longer than the encoder's limit; only their beginning is encoded."""
     dimensions: int
     bytes: int
     """Size on disk."""
     meaning: float
-    """Weight of vectors in hybrid search, fitted to held-out queries if there are any; words have
-    the rest."""
+    """Weight of vectors in hybrid search, fitted to held-out queries if there are any; the rest is
+    the weight of lexical search."""
     exact_queries_per_second: float
     """Speed of exact search by a product with all vectors, for comparison."""
     curve: list[IndexPoint]
@@ -85,7 +85,7 @@ class IndexMetrics(TypedDict):
 
 
 def open_index(run: Path, counts: EncodingCounts | None = None) -> Index:
-    """Open the index of a run, with the encoder that made it.
+    """Open the index of a run, with the encoder that it was built with.
 
     Args:
         run: The run's folder.
@@ -122,7 +122,7 @@ def _encoder_folder(run: Path, system: str) -> Path:
 
 
 def index(work: Work[SettingsTable]) -> IndexMetrics:
-    """Build the index with the best encoder, and fit hybrid search to the held-out queries."""
+    """Build the index with the best encoder, and fit hybrid search to held-out queries."""
     from idiolect.encoding.text_reader import EncodingCounts
     from idiolect.pipeline.encoder_choice import best_of, candidates
 
@@ -171,7 +171,7 @@ def index(work: Work[SettingsTable]) -> IndexMetrics:
 def _build(
     work: Work[SettingsTable], chosen: IndexCandidate, encoder: Encoder, counts: EncodingCounts
 ) -> Index:
-    """Build the index. Hours of training came before; what is left out is logged."""
+    """Build the index. Invalid metadata is skipped and logged: training took hours before this."""
     from idiolect.search.index import Index
     from idiolect.training.progress import track
 
@@ -186,14 +186,14 @@ def _build(
 
 
 def _vectors(index: Index, names: Iterable[str], dimensions: int) -> NDArray[np.float32]:
-    """Return the vectors of items in order; zero for an item that has none."""
+    """Return the vectors of items in order; zeros for an item without one."""
     found = {item.id: item.vector for item in index.store.items(vectors=True)}
     empty = np.zeros(dimensions, np.float32)
     return np.stack([empty if (v := found.get(name)) is None else v for name in names])
 
 
 def _damage(folder: Path) -> str:
-    """Return what is wrong with an index; rebuild what can be derived from its ledger."""
+    """Return a description of an index's damage; rebuild all that derives from its ledger."""
     from idiolect.errors import IdiolectError
     from idiolect.search.store.store import Store
     from idiolect.training.progress import notice
@@ -213,7 +213,7 @@ def _damage(folder: Path) -> str:
 
 
 def _state(folder: Path) -> str:
-    """Return a text that changes with each write to an index, and with its snapshots."""
+    """Return a text that changes with each write to an index, including snapshots."""
     from idiolect.errors import IdiolectError
     from idiolect.search.store.store import Store
 
@@ -226,10 +226,10 @@ def _state(folder: Path) -> str:
 
 
 def graph_curve(vectors: NDArray[np.float32]) -> tuple[float, list[IndexPoint]]:
-    """Measure a graph of vectors at several search widths, with some of them as queries.
+    """Measure the vector graph at several search widths, with some vectors as queries.
 
     Returns:
-        Queries per second of exact search, and the points of the graph.
+        Queries per second of exact search, and the results by search width.
     """
     from idiolect.search.diskann.graph import Graph
 
@@ -263,7 +263,7 @@ def _search(graph: Graph, width: int, query: NDArray[np.float32]) -> NDArray[np.
 def _timed(
     search: Callable[[NDArray[np.float32]], NDArray[np.int64]], queries: NDArray[np.float32]
 ) -> tuple[list[list[int]], float]:
-    """Search for one query at a time, after a warm-up; return the answers and the seconds."""
+    """Search one query at a time, after a warm-up; return the results and the seconds."""
     search(queries[0])
     began = time.perf_counter()
     found = [search(query).tolist() for query in queries]

@@ -32,14 +32,14 @@ _HEAD_RATE, _IMITATION_RATE = 3e-4, 1e-4
 
 
 class PretrainSettings(SettingsTable):
-    """Continued pre-training."""
+    """Settings of continued pre-training."""
 
     steps: int = Field(default=300, ge=1)
     """Number of training steps."""
     train: Literal["rows+lora", "body", "all"] = "all"
-    """What is trained in addition to the new rows; published rows never are."""
+    """What is trained in addition to the new rows; published rows are never trained."""
     max_length: int = Field(default=256, ge=2)
-    """Tokens per sequence."""
+    """Maximum tokens per sequence."""
     batch_size: int = Field(default=8, ge=1)
     """Sequences per step."""
     learning_rate: float | None = Field(default=None, gt=0, le=1)
@@ -50,14 +50,14 @@ class PretrainSettings(SettingsTable):
     lora_r: int = Field(default=8, ge=1)
     """Rank of the adapters of `rows+lora`."""
     use_rslora: bool = False
-    """Scale adapters by alpha / √rank."""
+    """Scale adapters by alpha / √rank (rsLoRA)."""
     use_dora: bool = False
-    """Learn the lengths of weight rows apart from their directions."""
+    """Learn magnitude and direction of weights separately (DoRA)."""
     quantization: Literal["nf4", "int8"] | None = None
-    """Keep the base in few bits while `rows+lora` train. The base of this stage is a directory, so
-    there are no blocks of a GGUF file to keep."""
+    """Quantize the frozen base weights while `rows+lora` train. The base of this stage is a
+    directory, so quantized blocks of a GGUF file are not available."""
     gradient_checkpointing: bool = False
-    """Compute activations again in the backward pass: less memory, slower."""
+    """Recompute activations in the backward pass: less memory, slower."""
 
     @field_validator("quantization")
     @classmethod
@@ -67,14 +67,14 @@ class PretrainSettings(SettingsTable):
         return value
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Format of matrix products; `auto` measures which is faster."""
+    """Numeric format of matrix products; `auto` measures which is faster."""
 
 
 class PretrainMetrics(TrainingSummary):
     """Metrics of the stage."""
 
     train: str
-    """What was trained."""
+    """Which parameters were trained."""
     objective: str
     """causal, masked, or imitation of the base's vectors."""
     notes: list[str]
@@ -84,9 +84,9 @@ class PretrainMetrics(TrainingSummary):
 def pretrain(work: Work[PretrainSettings]) -> PretrainMetrics:
     """Continue pre-training.
 
-    An encoder without new tokens has nothing to imitate, so as a control it stays equal to the
-    base. A model with a language-model head that was not distilled trains on as many additional
-    tokens as distillation read. This gives the control without new tokens the same budget.
+    Without new tokens an encoder has nothing to imitate, so as a control it stays equal to the
+    base. A model with a language-model head that was not distilled trains on additional tokens, as
+    many as distillation read, so that the control without new tokens has the same budget.
     """
     from idiolect.training.objectives.objective_registry import default_objective
     from idiolect.training.pretrain import pretrain as train_on_text

@@ -1,7 +1,7 @@
-"""The stage `recommend`: learn from histories what users want next.
+"""The stage `recommend`: learn from user histories to predict the next items.
 
-The encoder of the items' texts is chosen as that of the index is: of those trained and the base,
-the one whose vectors alone predict the validation events best.
+The encoder of the items' texts is chosen as for the index: among the trained ones and the base, the
+one whose vectors alone predict the validation events best.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ __all__ = ["STAGE", "RecommendMetrics", "RecommendSettings", "recommend", "vecto
 
 
 class RecommendSettings(SettingsTable):
-    """What to learn from histories."""
+    """Settings of the recommender."""
 
     model: ModelName = "blend"
-    """What to train."""
+    """The model to train."""
     split: SplitKind | None = None
-    """How events are divided; by default by time, where times are known."""
+    """How events are split; by default by time, if times are known."""
     target: Target = "next-item"
-    """What is asked: the next item, or all items of the next moment, such as an order's."""
+    """Prediction target: the next item, or all items of the next moment, such as an order's."""
     item_text: ItemText | None = None
-    """How a network reads the vectors of the items' texts; by default it does not."""
+    """How a network uses the vectors of the items' texts; by default it does not."""
     epochs: int | None = Field(default=None, ge=1)
-    """Passes over the histories at most, for networks: they stop once nDCG@10 on validation no
-    longer improves."""
+    """Maximum number of passes over the histories, for networks: training stops early when nDCG@10
+    on validation data stops improving."""
     k_core: int = Field(default=1, ge=1)
     """Leave out users and items with fewer events."""
 
@@ -50,13 +50,13 @@ class RecommendMetrics(TypedDict):
 
     users: int
     items: int
-    """Items of the histories and of the catalogue."""
+    """Items in the histories and in the catalogue."""
     events: int
     split: str
-    """How the events were divided, in one line."""
+    """How the events were split, in one line."""
     model: str
     weights: dict[str, float]
-    """Of the parts of a blend."""
+    """Weights of the parts of a blend."""
     encoder: str
     """The system whose vectors of the items' texts are used."""
     candidates: list[CandidateFigure]
@@ -96,7 +96,7 @@ def recommend(work: Work[RecommendSettings]) -> RecommendMetrics:
         seed=work.config.seed,
         record={"encoder": name},
     )
-    for path in list(work.folder.rglob("checkpoint-*")):  # which only resuming needs
+    for path in list(work.folder.rglob("checkpoint-*")):  # only needed for resuming
         shutil.rmtree(path, ignore_errors=True)
     return {
         "users": len(histories),
@@ -117,7 +117,7 @@ def _fields(item: Item | None) -> dict[str, Any]:
 
 
 def vectors_of(work: Work[Any], system: str, items: tuple[str, ...]) -> NDArray[np.float32] | None:
-    """Return the centred vectors of items that the index stage stored for a system, if it did."""
+    """Return the centred item vectors stored by the index stage for a system, if it stored any."""
     import numpy as np
 
     from idiolect.pipeline.encoder_choice import stored_vectors
@@ -128,14 +128,14 @@ def vectors_of(work: Work[Any], system: str, items: tuple[str, ...]) -> NDArray[
         return None
     place = {id: row for row, id in enumerate(work.data.texts)}
     rows = [place.get(id, -1) for id in items]
-    # The row after the last one is that of an item that the catalogue lacks.
+    # The row after the last one is for items that are missing in the catalogue.
     return centred(np.concatenate([known, np.zeros_like(known[:1])])[rows])
 
 
 def _best(
     work: Work[Any], histories: Histories, parts: Split, found: list[IndexCandidate]
 ) -> tuple[str, NDArray[np.float32], list[CandidateFigure]]:
-    """Return the encoder that predicts the validation events best; the first one without them."""
+    """Return the encoder with the best validation result; without events, the first one."""
     from idiolect.recommend.next_item_metrics import evaluate_scorer
     from idiolect.recommend.scorers.dense_text import DenseText, encode_items
 
@@ -168,7 +168,8 @@ STAGE = Stage(
     needs="histories",
     shared=("encoder",),
     model_from="tune",
-    # After `evaluate`, which would otherwise read it and be repeated with it.
+    # After `evaluate`, so that `evaluate` does not depend on this stage and is not repeated with
+    # it.
     after=("index", "evaluate"),
     after_if_run=("plain.tune",),
 )

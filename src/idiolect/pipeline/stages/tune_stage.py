@@ -36,9 +36,9 @@ __all__ = [
 ]
 
 _HELD_OUT_PAIRS = "kept.jsonl"
-"""Queries kept out of training, in the stage's folder, each with the items that answer it."""
+"""File of the held-out queries with their relevant items, in the stage's folder."""
 _TRAINED_ON = "trained_on.json"
-"""Ids of the items in training pairs, in the stage's folder."""
+"""File of the ids of the items in training pairs, in the stage's folder."""
 _MAXIMUM_HELD_OUT = 200
 _ENCODER_RATE, _MODEL_RATE = 2e-5, 5e-4
 
@@ -53,12 +53,12 @@ class TuneSettings(SettingsTable):
     steps: int = Field(default=200, ge=1)
     """Number of training steps."""
     train: Literal["rows", "rows+lora", "body", "all"] = "all"
-    """What trains: added rows, these and adapters, everything but the vocabulary's rows, or
-    everything but the original rows. With `rows`, an encoder without layers keeps the language
-    model's rows and learns a projection instead."""
+    """Which parameters train: the added rows, these and adapters, everything except the
+    vocabulary's rows, or everything except the original rows. With `rows`, an encoder without
+    layers keeps the language model's rows and learns a projection instead."""
     batch_size: int | None = Field(default=None, ge=2)
-    """Pairs per step; the documents of the other pairs are a query's negatives. By default 32, and
-    512 for an encoder without layers."""
+    """Pairs per step; the documents of the other pairs are negatives (in-batch negatives). By
+    default 32, and 512 for an encoder without layers."""
     max_length: int | None = Field(default=None, ge=8)
     """Maximum tokens per text in training; by default the encoder's own limit."""
     learning_rate: float | None = Field(default=None, gt=0, le=1)
@@ -67,7 +67,7 @@ class TuneSettings(SettingsTable):
     dimensions: tuple[int, ...] = ()
     """Shorter vector sizes to train for (Matryoshka)."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Format of matrix products; `auto` measures which is faster."""
+    """Numeric format of matrix products; `auto` measures which is faster."""
 
     @field_validator("objective")
     @classmethod
@@ -82,7 +82,7 @@ class TuneMetrics(TypedDict):
 
     pairs: int
     supervised: bool
-    """False without pairs: parts of the same text are then used as pairs."""
+    """False without pairs: parts of the same text are then used as positive pairs."""
     notes: list[str]
     """Notes for readers."""
     steps: int
@@ -91,7 +91,7 @@ class TuneMetrics(TypedDict):
     left_out: int
     """Pairs left out because they occur in the tests."""
     kept_apart: int
-    """Queries kept out of training, used to choose the index's encoder and to fit hybrid search."""
+    """Held-out queries, used to choose the index's encoder and to fit hybrid search."""
     items_trained_on: int
     """Items of the catalogue that occur in training pairs."""
 
@@ -142,10 +142,10 @@ def tune(work: Work[TuneSettings]) -> TuneMetrics:
 
 
 def held_out_queries(folder: Path) -> dict[str, list[str]]:
-    """Return the queries kept out of training, each with the ids of the items that answer it.
+    """Return the held-out queries, each with the ids of its relevant items.
 
     Args:
-        folder: The folder of the stage, or of one of its controls: all keep out the same queries.
+        folder: The folder of the stage, or of one of its controls, which hold out the same queries.
     """
     return dict(json.loads(line) for line in read_text(folder / _HELD_OUT_PAIRS).splitlines())
 
@@ -177,7 +177,7 @@ def _train(work: Work[TuneSettings], pairs: list[Pair]) -> None:
         "learning_rate": settings.learning_rate,
         "max_length": settings.max_length or encoder.max_length,
     }
-    adapted = settings.train in ("rows", "rows+lora")  # their rates follow from what trains
+    adapted = settings.train in ("rows", "rows+lora")  # decides the learning rates
     if not (choose or adapted or encoder.model.network.context_free):
         given["learning_rate"] = settings.learning_rate or (
             _ENCODER_RATE if is_encoder(work.base) else _MODEL_RATE
@@ -250,10 +250,11 @@ def _plain(text: str) -> str:
 
 
 def _hold_out(pairs: list[Pair], data: Data, seed: int) -> tuple[list[Pair], dict[str, list[str]]]:
-    """Keep some items out of training, with the queries that they answer.
+    """Hold out some items, with the queries that they answer.
 
-    Not queries: in training, an encoder learns an item, and would find it for its other queries too
-    easily. Only pairs of a query and an item can be held out, not pairs of two items.
+    Items are held out, not queries: in training, an encoder learns an item, and would then find it
+    too easily for its other queries. Only pairs of a query and an item can be held out, not pairs
+    of two items.
     """
     ids = {text: name for name, text in data.texts.items()}
     answering = sorted({p.document for p in pairs if p.query not in ids and p.document in ids})

@@ -1,1 +1,1 @@
-"""`idiolect init`: look at a folder of data, and propose a configuration for it."""
+"""`idiolect init`: survey a folder of data, and propose a configuration for it."""

@@ -1,4 +1,4 @@
-"""What the columns of a table hold: ids, texts, grades, or who did something."""
+"""Detect what the columns of a table hold: ids, texts, grades, or users."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ __all__ = [
 ]
 
 _LONGEST_ID = 80  # characters
-_SENTENCE = 3  # words from which a column without a usual name holds texts
+_SENTENCE = 3  # a column without a usual name holds texts from this many words on
 _PEOPLE = (
     "user userid uid customer customerid session sessionid visitor visitorid reviewer reviewerid "
     "client clientid member memberid account accountid buyer buyerid shopper shopperid kunde "
     "kundennummer nutzer utilisateur usuario"
 )
-"""Columns of logs: who acted. Compared without case and signs."""
+"""Names of user columns in logs. Compared without case and punctuation."""
 
 
 def people_columns(file: DataFile) -> list[str]:
-    """Return the columns that name users, if a table is a log of what they did."""
+    """Return the columns that name users, if a table is a log of their actions."""
     if not file.is_table or find_fields(file.columns, GRADED_QUERY):
         return []
     own = find_fields(file.columns, ("id", "_id"))
@@ -50,11 +50,11 @@ def people_columns(file: DataFile) -> list[str]:
 
 
 def may_be_judgements(file: DataFile, *, certain: bool = False) -> bool:
-    """Return whether a table may hold judgements: by the names of its columns, or two or three ids.
+    """Return whether a table may hold judgements: by column names, or by two or three ids.
 
     Args:
         file: The table.
-        certain: Whether it must have the names of all three columns.
+        certain: Whether all three column names are required.
     """
     if not file.is_table:
         return False
@@ -70,7 +70,7 @@ def may_be_judgements(file: DataFile, *, certain: bool = False) -> bool:
 
 
 def identity_column(file: DataFile) -> str | None:
-    """Return the column of ids: one with a usual name, or with short unique values."""
+    """Return the id column: one with a usual name, or with short unique values."""
     usual = find_fields(file.columns, (*DOCUMENT_ID, *QUERY_ID))
     for name in usual:
         if file.is_unique(name):
@@ -85,7 +85,7 @@ def identity_column(file: DataFile) -> str | None:
 
 
 def text_columns(file: DataFile, identity: str | None) -> tuple[str, ...]:
-    """Return the columns that form an item's text: usual ones, or else the longest."""
+    """Return the columns that form an item's text: those with usual names, or else the longest."""
     columns = [name for name in file.columns if name != identity and file.words(name) > 0]
     titles, texts = find_fields(columns, TITLE), find_fields(columns, TEXT)
     if not texts:
@@ -96,7 +96,7 @@ def text_columns(file: DataFile, identity: str | None) -> tuple[str, ...]:
 
 
 def item_fields(items: DataFile) -> dict[str, Any]:
-    """Return the columns of a catalogue for `id`, `title` and `text` of `[data]`."""
+    """Return the values of `id`, `title` and `text` in `[data]` for a catalogue."""
     identity = identity_column(items)
     text = text_columns(items, identity)
     titles = find_fields(text, TITLE)
@@ -104,7 +104,7 @@ def item_fields(items: DataFile) -> dict[str, Any]:
 
 
 def has_queries(file: DataFile) -> bool:
-    """Return whether a table has the id and the text of queries under usual names."""
+    """Return whether a table has the ids and texts of queries under usual names."""
     identity = find_fields(file.columns, QUERY_ID)
     rest = [name for name in file.columns if name not in identity[:1]]
     return bool(identity and find_fields(rest, QUERY_TEXT))

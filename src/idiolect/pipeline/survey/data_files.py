@@ -1,7 +1,7 @@
-"""Find the files of a folder, and look at the first records of each.
+"""Find the data files of a folder, and inspect the first records of each.
 
-Files that are parts of one, such as `part-000.parquet` and `part-001.parquet`, are one `DataFile`,
-and so are the texts of a subfolder.
+Files that are parts of a whole, such as `part-000.parquet` and `part-001.parquet`, become one
+`DataFile`, and so do the texts of a subfolder.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from idiolect.text.records import (
 __all__ = ["DESCRIBES", "DataFile", "find_data_files"]
 
 DESCRIBES = "describes the data"
-"""The problem of a file such as a readme or a licence."""
+"""The reason for ignoring a file such as a readme or a licence."""
 
 _SAMPLE = 1000  # records
 _BEGINNING = 1 << 16  # bytes
 _MAXIMUM_FILES = 2000
-_ALIKE = 4  # files with the same problem that are named as one
+_ALIKE = 4  # files with the same problem are reported as one from this number on
 _TABLES = {
     ".jsonl": "JSON Lines",
     ".ndjson": "JSON Lines",
@@ -64,15 +64,15 @@ _HINTS = {
 
 @dataclass(frozen=True)
 class DataFile:
-    """A file, or several that are parts of one."""
+    """A file, or several that are parts of a whole."""
 
     name: str
-    """As in the configuration: relative to the folder, a glob for parts, with `/` for a folder."""
+    """As in the configuration: relative to the folder; a glob for parts, with `/` for a folder."""
     paths: tuple[Path, ...]
     format: str
     """For display: `CSV`, `TREC topics`, `text` …; empty if unknown."""
     records: tuple[Mapping[str, Any], ...] = ()
-    """The first thousand; of a text, its lines, as the field `line`."""
+    """The first thousand records; of a text, its lines, as the field `line`."""
     problem: str = ""
     """Why it cannot be used; empty if it can."""
 
@@ -88,16 +88,16 @@ class DataFile:
 
     @cached_property
     def size(self) -> int:
-        """In bytes."""
+        """Size in bytes."""
         return sum(path.stat().st_size for path in self.paths)
 
     def values(self, column: str) -> list[Any]:
-        """Return the values of a column that are not empty."""
+        """Return the non-empty values of a column."""
         values = (record.get(column) for record in self.records)
         return [value for value in values if value is not None and value != ""]
 
     def is_unique(self, column: str) -> bool:
-        """Return whether all records have a value of their own."""
+        """Return whether all records have different values."""
         values = self.values(column)
         return len(values) == len(self.records) and len({str(v) for v in values}) == len(values)
 
@@ -108,7 +108,7 @@ class DataFile:
         return sum(len(text.split()) for text in texts) / len(texts) if texts else 0.0
 
     def described(self) -> str:
-        """Return the format, the number of records looked at, and the columns."""
+        """Return the format, the number of inspected records, and the columns."""
         if not self.format:
             return f"{len(self.paths)} files" if len(self.paths) > 1 else "not looked at"
         number = len(self.records)
@@ -125,7 +125,7 @@ class DataFile:
 
 
 def find_data_files(folder: Path) -> list[DataFile]:
-    """Look at all files of a folder and its subfolders, without models, runs and hidden files.
+    """Inspect all files of a folder and its subfolders, except models, runs and hidden files.
 
     Raises:
         InputError: There are too many files.
@@ -141,7 +141,7 @@ def find_data_files(folder: Path) -> list[DataFile]:
 
 
 def _walk(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
-    """Yield the files of a folder, sorted; a link to a folder above is not followed."""
+    """Yield the files of a folder, sorted; links to a parent folder are not followed."""
     above |= {folder.resolve(), *folder.resolve().parents}
     for path in sorted(folder.iterdir()):
         if path.name.startswith((".", "__")) or path.suffix == ".toml":
@@ -199,7 +199,7 @@ def _table(path: Path, name: str) -> DataFile:
 
 
 def _is_data(cell: str) -> bool:
-    """Return whether a cell of the first line is data instead of the name of a column."""
+    """Return whether a cell of the first line is data rather than a column name."""
     return len(cell) > 60 or len(cell.split()) > 6 or bool(re.fullmatch(r"-?\d+([.,]\d+)*", cell))
 
 
@@ -240,7 +240,7 @@ def _is_record(line: str) -> bool:
 
 
 def _trec(text: str, lines: list[str]) -> str:
-    """Return the TREC format of a text; empty if it is in none."""
+    """Return the TREC format of a text; empty if it has none."""
     if re.search(r"<doc>.*?<docno>", text, re.I | re.S):
         return "TREC documents"
     if re.search(r"<top>.*?<num>", text, re.I | re.S):
@@ -255,7 +255,7 @@ def _trec(text: str, lines: list[str]) -> str:
 
 
 def _alike(files: Iterable[DataFile]) -> list[DataFile]:
-    """Name files with the same problem, of one type and folder, once."""
+    """Combine files with the same problem, type and folder into one entry."""
     groups: dict[tuple[str, ...], list[DataFile]] = {}
     for file in files:
         path = file.paths[0]
@@ -274,7 +274,7 @@ def _alike(files: Iterable[DataFile]) -> list[DataFile]:
 
 
 def _joined(folder: Path, files: Iterable[DataFile]) -> list[DataFile]:
-    """Join files that are parts of one."""
+    """Join files that are parts of a whole."""
     groups: dict[tuple[str, ...], list[DataFile]] = {}
     for file in files:
         parent, _, last = file.name.rpartition("/")
@@ -297,7 +297,7 @@ def _joined(folder: Path, files: Iterable[DataFile]) -> list[DataFile]:
 
 
 def _files_of(folder: Path, name: str) -> list[Path]:
-    """Return the files that a name in a configuration stands for."""
+    """Return the files that a name in a configuration refers to."""
     if name.endswith("/"):
         return sorted(p for p in (folder / name).rglob("*") if p.is_file() and is_readable(p))
     return sorted(folder.glob(name))

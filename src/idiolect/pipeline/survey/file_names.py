@@ -1,4 +1,4 @@
-"""What the names of files and folders say, in several languages."""
+"""Interpret the names of files and folders, in several languages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 __all__ = ["is_for_training", "is_named", "named_keys", "split_of"]
 
 _SPLITS = ("test", "", "dev", "val", "valid", "validation", "eval", "train", "training")
-"""Words for parts of a data set, those to evaluate on first."""
+"""Words for the splits of a data set, best for evaluation first."""
 _NAMES = {
     "items": "items item products product catalogue catalog documents docs corpus passages "
     "articles collection listings inventory artikel produkte katalog produits catalogo productos "
@@ -29,28 +29,28 @@ _NAMES = {
 
 
 def is_named(file: DataFile, key: str) -> bool:
-    """Return whether a file's name says that it is for a key of `[data]`."""
+    """Return whether a file's name indicates a key of `[data]`."""
     return not _words(file.name).isdisjoint(_NAMES[key].split())
 
 
 def named_keys(file: DataFile) -> list[str]:
-    """Return the keys of `[data]` that a file's name speaks of."""
+    """Return the keys of `[data]` that a file's name indicates."""
     return [key for key in _NAMES if is_named(file, key)]
 
 
 def split_of(file: DataFile) -> int:
-    """Return the part of a data set that a file is: the smaller, the better to evaluate on."""
+    """Return the split that a file holds; smaller numbers are better for evaluation."""
     words = _words(file.name)
     return next((n for n, split in enumerate(_SPLITS) if split in words), _SPLITS.index(""))
 
 
 def is_for_training(file: DataFile) -> bool:
-    """Return whether a file's name says that it is for training."""
+    """Return whether a file's name indicates training data."""
     return not _words(file.name).isdisjoint(("train", "training", "pairs", "clicks"))
 
 
 def _words(name: str) -> set[str]:
-    """Return the words of a path, in lower case.
+    """Return the lower-case words of a path.
 
     >>> sorted(_words("qrels/test-Set2.tsv.gz"))
     ['gz', 'qrels', 'set', 'test', 'tsv']

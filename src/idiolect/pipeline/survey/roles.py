@@ -1,8 +1,8 @@
-"""Tell what each file of a folder is: catalogue, queries, judgements, pairs, histories, or text.
+"""Detect the role of each file: catalogue, queries, judgements, pairs, histories, or text.
 
 Contents decide: the columns, whether their values are unique, texts or numbers, and whether they
 are ids of the catalogue or of the queries. Names decide only between files with equal contents, and
-between text of the domain and general text, which no content tells apart.
+between domain text and general text, which their contents cannot distinguish.
 """
 
 from __future__ import annotations
@@ -41,23 +41,23 @@ __all__ = ["Roles", "find_roles"]
 _QUERY = (*PAIR_QUERY, *GRADED_QUERY)
 _ITEM = (*PAIR_TEXT, *PAIR_ITEM)
 _MAXIMUM_IDS = 200_000
-_TERM = 4  # words, up to which a line may be a term
+_TERM = 4  # a line with up to this many words may be a term
 
 
 @dataclass
 class Roles:
-    """What the files of a folder are."""
+    """The roles of the files in a folder."""
 
     chosen: dict[str, DataFile] = field(default_factory=dict)
-    """By key of `[data]`."""
+    """The files by key of `[data]`."""
     fields: dict[str, Any] = field(default_factory=dict)
     """Values of `id`, `title` and `text` of `[data]`."""
     remarks: dict[str, str] = field(default_factory=dict)
-    """What each file was taken for, or why it was left out, by its name."""
+    """The role of each file, or why it was left out, by file name."""
     questions: list[str] = field(default_factory=list)
-    """What cannot be told from the files."""
+    """Questions that the files do not answer."""
     unfit: dict[str, str] = field(default_factory=dict)
-    """Why tables are not the catalogue, by the name of the file."""
+    """Why tables are not the catalogue, by file name."""
 
     def take(self, key: str, file: DataFile, why: str) -> None:
         """Choose a file for a key."""
@@ -70,15 +70,15 @@ class Roles:
 
 
 def find_roles(folder: Path, files: Sequence[DataFile], roles: Roles) -> None:
-    """Tell what each file is.
+    """Detect the role of each file.
 
     Args:
         folder: The folder, for messages.
-        files: What it holds.
-        roles: Filled with what is found, also before an error.
+        files: The files in the folder.
+        roles: Updated with the roles, also if an error is raised.
 
     Raises:
-        InputError: It holds no catalogue.
+        InputError: There is no catalogue.
     """
     logs = []
     for file in files:
@@ -100,7 +100,7 @@ def find_roles(folder: Path, files: Sequence[DataFile], roles: Roles) -> None:
 
 
 def _take_items(folder: Path, files: Sequence[DataFile], roles: Roles) -> DataFile:
-    """Choose the catalogue: ids, texts, and a name that does not say something else."""
+    """Choose the catalogue: ids, texts, and a name that does not indicate another role."""
     candidates: list[tuple[float, DataFile]] = []
     for file in files:
         if file.format == "TREC documents":
@@ -155,10 +155,10 @@ def _without_catalogue(folder: Path, roles: Roles) -> InputError:
 
 
 def _likeness(file: DataFile, identity: str, texts: Sequence[str]) -> float:
-    """Return how much a table with ids and texts looks like a catalogue."""
+    """Return how much a table with ids and texts resembles a catalogue."""
     names = set(named_keys(file))
     if not find_fields(file.columns, PAIR_QUERY):
-        names.discard("pairs")  # the training part of a catalogue
+        names.discard("pairs")  # the training split of a catalogue
     score = (
         8.0 * ("items" in names)
         - 4 * ("corpus" in names)
@@ -203,7 +203,7 @@ def _take_judgements(files: Sequence[DataFile], known: set[str], roles: Roles) -
 
 
 def _take_first(key: str, candidates: list[tuple[DataFile, set[str]]], roles: Roles) -> None:
-    """Choose the file of the split to evaluate on first; the name decides before the size."""
+    """Choose the file of the best split for evaluation; the name decides before the size."""
     order = sorted(
         candidates, key=lambda one: (-is_named(one[0], key), split_of(one[0]), -one[0].size)
     )
@@ -239,7 +239,7 @@ def _possible_queries(files: Sequence[DataFile], roles: Roles) -> list[tuple[Dat
 def _take_queries(
     possible: list[tuple[DataFile, set[str]]], judged: set[str] | None, roles: Roles
 ) -> None:
-    """Choose the queries that are judged; without judgements, those that are named so."""
+    """Choose the queries that are judged; without judgements, those with such a name."""
     named = [(file, ids) for file, ids in possible if is_named(file, "queries")]
     if judged is None:
         for file, _ in named[:1]:
@@ -293,7 +293,7 @@ def _take_pairs(files: Sequence[DataFile], known: set[str], roles: Roles) -> Non
 
 
 def _take_histories(files: Sequence[DataFile], known: set[str], roles: Roles) -> None:
-    """Choose the largest log of what users did with the catalogue's items."""
+    """Choose the largest log of user actions on the catalogue's items."""
     found = []
     for file in files:
         del roles.remarks[file.name]  # there is a catalogue
@@ -325,7 +325,7 @@ def _log(file: DataFile) -> str:
 
 
 def _take_texts(files: Sequence[DataFile], roles: Roles) -> None:
-    """Choose text of the domain, general text and a glossary, by their names."""
+    """Choose domain text, general text and a glossary, by their names."""
     unclear: list[DataFile] = []
     for file in files:
         lines = file.format == "text"
@@ -358,7 +358,7 @@ def _take_texts(files: Sequence[DataFile], roles: Roles) -> None:
 
 
 def _is_referred_to(file: DataFile, identity: str, files: Iterable[DataFile]) -> bool:
-    """Return whether judgements or pairs name the ids of a file as their items."""
+    """Return whether judgements or pairs refer to the ids of a file as items."""
     ids = {str(value) for value in file.values(identity)}
     for other in files:
         named = find_fields(other.columns, _ITEM) if other is not file and other.is_table else ()
@@ -372,7 +372,7 @@ def _ids(items: DataFile, identity: str | None) -> set[str]:
     if identity is None:
         return set(read_documents(items.paths[0]))
     ids: set[str] = set()
-    with suppress(InputError):  # what a run will say of the file is reported later
+    with suppress(InputError):  # the error is reported later, as a run would report it
         for path in items.paths:
             id_of = IdReader(path)
             for record in islice(read_records(path, Counter()), _MAXIMUM_IDS):
@@ -381,7 +381,7 @@ def _ids(items: DataFile, identity: str | None) -> set[str]:
 
 
 def _reason(error: InputError, file: DataFile) -> str:
-    """Return a message without the path of the file, which is named beside it."""
+    """Return a message without the path of the file, which is shown beside it."""
     return str(error).replace(f"{file.paths[0]}, ", "").replace(f"{file.paths[0]} ", "")
 
 

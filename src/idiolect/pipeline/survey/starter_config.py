@@ -1,6 +1,6 @@
-"""Write a configuration in which every key is described, and keys in comments show their defaults.
+"""Write a configuration that describes every key; commented keys show their defaults.
 
-Each comment with a key can be turned into a setting by removing its `# `, which changes nothing.
+Removing the `# ` in front of a commented key makes it a setting with the same value.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def starter_config(base: str, data: Mapping[str, Any], questions: Iterable[str] 
 
     Args:
         base: The base model.
-        data: Values for keys of `[data]`; others stay comments.
-        questions: What the reader should decide, as comments at the top.
+        data: Values of keys in `[data]`; other keys stay comments.
+        questions: Decisions for the reader, as comments at the top.
     """
     lines = [_HEAD]
     lines += [f"# To decide: {_one_line(question)}" for question in questions]
@@ -57,9 +57,9 @@ def _one_line(text: str) -> str:
 
 
 def _toml(value: Any) -> str:
-    """Return a value as TOML; None is an empty text.
+    """Return a value as TOML; None becomes an empty text.
 
-    JSON's strings, numbers, lists and booleans are valid TOML, but for one character.
+    JSON's strings, numbers, lists and booleans are valid TOML, except for one character.
     """
     plain = "" if value is None else list(value) if isinstance(value, tuple) else value
     return json.dumps(plain, ensure_ascii=False).replace("\x7f", "\\u007f")

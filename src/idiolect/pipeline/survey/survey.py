@@ -30,19 +30,19 @@ class Survey:
     text: str
     """The configuration."""
     findings: tuple[str, ...]
-    """What was seen: each file and what it was taken for, what is missing, and open questions."""
+    """Findings: the role of each file, missing inputs, and open questions."""
 
 
 def survey(folder: Path, *, base: str, report: Callable[[str], object] = lambda _: None) -> Survey:
-    """Look at a folder of data, and propose a configuration for it.
+    """Inspect a folder of data, and propose a configuration for it.
 
     Args:
         folder: The folder.
         base: The base model.
-        report: Called with each finding, also with those before an error.
+        report: Called with each finding, also before an error is raised.
 
     Raises:
-        InputError: There is no such folder, or no catalogue in it.
+        InputError: The folder does not exist, or contains no catalogue.
     """
     if not folder.is_dir():
         raise InputError(f"no such folder: {folder}", hint="pass the folder that holds your data")
@@ -75,7 +75,7 @@ def _data(roles: Roles) -> dict[str, Any]:
 
 
 def _missing(roles: Roles) -> Iterator[str]:
-    """Yield what was not found, and what cannot be told."""
+    """Yield missing inputs, and open questions."""
     for key in _KEYS:
         if key not in roles.chosen:
             yield f"{key}: none found"
@@ -84,7 +84,7 @@ def _missing(roles: Roles) -> Iterator[str]:
 
 
 def _tried(folder: Path, files: list[DataFile], given: Mapping[str, Any]) -> Iterator[str]:
-    """Read the data as a run would, if that is quick, and say what a run would find."""
+    """Read the data as a run would, if that is quick, and yield the results."""
     used = [file for file in files if file.name in given.values()]
     if sum(file.size for file in used) > _TRIED:
         yield "the files are large and were not read whole; idiolect run checks them first"

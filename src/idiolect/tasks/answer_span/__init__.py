@@ -1,1 +1,1 @@
-"""Find the answer to a question as a span of a passage: SQuAD files, finder and measures."""
+"""Extractive question answering: SQuAD files, answer finder and metrics."""

@@ -3,9 +3,9 @@
     question + window of the passage ──► encoder ──► state of each token ──► linear ──► start, end
                                                 └──► state of the whole ───► linear ──► no answer
 
-A passage that does not fit is read in windows that overlap (Devlin et al. 2019, 1810.04805). "No
-answer" competes with the tokens of its window; it is scored from the first token, or in a causal
-network from the last, which alone has read all.
+A passage that does not fit is read in overlapping windows (Devlin et al. 2019, 1810.04805). "No
+answer" is scored from the state of the first token or, in a causal network, of the last token, the
+only one that has seen the whole input.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ __all__ = ["AnswerFinder", "FoundAnswer"]
 
 _TOKENS_PER_BATCH = 4096
 _LONGEST = 384
-"""Tokens of question and window for an encoder that reads more."""
+"""Default limit of question plus window, in tokens, for encoders with longer inputs."""
 _MOST_QUESTION = 64
-"""Tokens of a question; the rest is cut, as in BERT's script."""
+"""Maximum tokens of a question; the rest is cut, as in BERT's script."""
 _NOWHERE = -1e9
 
 
@@ -51,15 +51,15 @@ class FoundAnswer:
     """The best answer to a question."""
 
     text: str
-    """The answer; empty if "no answer" scores more by the finder's threshold."""
+    """The answer; empty if "no answer" wins by more than the finder's threshold."""
     start: int
     """Its first character in the passage."""
     best: str
-    """The best span, whether or not it is given as the answer."""
+    """The best span, even if `text` is empty."""
     score: float
     """Sum of the span's start and end score."""
     doubt: float
-    """By how much "no answer" scores more than the span."""
+    """Score of "no answer" minus the score of the span."""
 
 
 class AnswerFinder(TaskModel):
@@ -106,7 +106,7 @@ class AnswerFinder(TaskModel):
         self.unanswerable, self.stride = unanswerable, stride
         self.max_answer_length = max_answer_length
         self.null_threshold = 0.0
-        """No answer is given where the doubt is above it; see `fit_threshold`."""
+        """If `doubt` is above this threshold, the answer is empty; see `fit_threshold`."""
         self._template = PairTemplate.of(encoder.model.tokenizer)
         self._length = min(encoder.max_length, _LONGEST)
         if self._length - self._template.size < 16:
@@ -121,7 +121,7 @@ class AnswerFinder(TaskModel):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What is read, and the threshold."""
+        """Input options, and the threshold."""
         return {
             "unanswerable": self.unanswerable,
             "stride": self.stride,
@@ -131,12 +131,12 @@ class AnswerFinder(TaskModel):
 
     @property
     def identity(self) -> str:
-        """The settings but the threshold."""
+        """The settings without the threshold, as text."""
         return f"{self.unanswerable}-{self.stride}-{self.max_answer_length}"
 
     @classmethod
     def of_record(cls, encoder: Encoder, record: Mapping[str, Any], path: Path) -> Self:
-        """Return an untrained finder with the settings of a record.
+        """Create an untrained finder from saved settings.
 
         Raises:
             CheckpointError: The record is damaged.
@@ -163,18 +163,20 @@ class AnswerFinder(TaskModel):
     ) -> Self:
         """Train on questions. Run it again to resume. Original embedding rows stay unchanged.
 
-        The first answer of a question is learnt. A window without all of it has no answer.
+        The target is a question's first answer. A window that does not contain all of it has the
+        target "no answer".
 
         Args:
             questions: Questions with answers.
             output_dir: The run's folder. The finished model is in `output_dir/model`.
-            adaptation: What trains beside the head.
+            adaptation: Parameters that train in addition to the head.
             epochs: Number of epochs over the windows of all passages.
-            lora: Size and place of the adapters, with `adaptation="lora"`.
+            lora: Rank and target modules of the adapters, with `adaptation="lora"`.
             config: Training settings, by default `task_config(adaptation)`.
 
         Raises:
-            InputError: No question has an answer, or one has none and the finder must find one.
+            InputError: No question has an answer, or a question has none and `unanswerable` is
+                False.
             CheckpointError: `output_dir` holds another run, or its checkpoint is damaged.
             TrainingError: The loss is not finite or explodes.
         """
@@ -199,7 +201,7 @@ class AnswerFinder(TaskModel):
         return self
 
     def fit_threshold(self, questions: Sequence[PassageQuestion]) -> float:
-        """Choose the threshold of "no answer" that is best for the F1 of held-out questions."""
+        """Set the threshold of "no answer" to the one with the best F1 on held-out questions."""
         found = self.predict(questions)
         best = [one.best for one in found]
         self.null_threshold = best_threshold(questions, best, [one.doubt for one in found])
@@ -208,7 +210,7 @@ class AnswerFinder(TaskModel):
     def predict(
         self, questions: Sequence[PassageQuestion], *, progress: bool = False
     ) -> list[FoundAnswer]:
-        """Find the answer to each question; of all windows of a passage, the best span counts."""
+        """Find the answer to each question: the best span over all windows of its passage."""
         pieces = self.read(questions)
         spans: list[tuple[float, int, int]] = [(_NOWHERE, 0, 0)] * len(questions)
         nulls = [-_NOWHERE] * len(questions)
@@ -226,7 +228,7 @@ class AnswerFinder(TaskModel):
                 activity.advance(len(batch))
         found = []
         for question, (score, start, end), null in zip(questions, spans, nulls, strict=True):
-            # The offsets of some tokenizers include the space before a word.
+            # Some tokenizers include the space before a word in its offsets.
             text = question.context[start:end]
             start += len(text) - len(text.lstrip())
             text = text.strip()
@@ -262,7 +264,7 @@ class AnswerFinder(TaskModel):
         return pieces
 
     def score_tokens(self, pieces: Sequence[_Window]) -> Tensor:
-        """Score "no answer" and then each passage token, as start and as end of the answer.
+        """Score "no answer" and each passage token, as start and as end of the answer.
 
         Shape: (pieces, 2, 1 + longest window).
         """
@@ -303,17 +305,17 @@ class _Window:
     """A question with a part of its passage."""
 
     question: int
-    """Number of the question."""
+    """Index of the question."""
     ids: list[int]
     types: list[int]
     first: int
-    """Place of the passage's first token in `ids`."""
+    """Index of the passage's first token in `ids`."""
     offsets: list[tuple[int, int]]
-    """The characters of each passage token."""
+    """Character range of each passage token."""
 
 
 def _target(piece: _Window, question: PassageQuestion) -> tuple[int, int]:
-    """Return the first and last token of the answer, from 1; zeros if it is not in the window."""
+    """Return the answer's first and last token, from 1; zeros if it is not in the window."""
     if not question.answers:
         return 0, 0
     start = question.answers[0].start
@@ -349,7 +351,7 @@ class _Batch:
 
 
 class _Spans(RowwiseObjective):
-    """Cross-entropy of the start and of the end, halved."""
+    """Mean of the cross-entropies of the start and of the end."""
 
     def __init__(
         self, finder: AnswerFinder, pieces: Sequence[_Window], targets: Sequence[tuple[int, int]]

@@ -1,4 +1,4 @@
-"""A page with an answer finder's measures, a confusion of answered questions, worst errors."""
+"""HTML page with an answer finder's metrics, a confusion matrix and the worst errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _AROUND = 120
 
 
 def confuse_answers(questions: Sequence[PassageQuestion], found: Sequence[str]) -> list[list[int]]:
-    """Count questions: with and without an answer, by right, wrong and no answer found."""
+    """Count answerable and unanswerable questions (rows) by right, wrong, none (columns)."""
     counts = [[0, 0, 0], [0, 0, 0]]
     for question, answer in zip(questions, found, strict=True):
         right = [one.text for one in question.answers or ()]
@@ -36,7 +36,7 @@ def answers_page(
     """Return an HTML page.
 
     Args:
-        scores: Measures by the name of the system.
+        scores: Metrics by system name.
         questions: The questions with their right answers.
         found: The first system's answers.
         shown: How many errors to show, those with the lowest F1 and the highest score first.

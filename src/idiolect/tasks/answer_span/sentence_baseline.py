@@ -1,4 +1,4 @@
-"""What an answer finder must beat: the sentence that shares the rarest words with the question."""
+"""Baseline: the passage sentence that shares the rarest words with the question."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from idiolect.tasks.answer_span.squad_files import PassageQuestion
 __all__ = ["best_sentences"]
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[।。])\s*")
-"""A Latin full stop stands within numbers too, such as 3.5; the others need no space after."""
+"""A Latin full stop needs a space after it, since it also occurs in numbers such as 3.5."""
 
 
 def best_sentences(questions: Sequence[PassageQuestion]) -> list[str]:

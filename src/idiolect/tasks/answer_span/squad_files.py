@@ -2,8 +2,9 @@
 
     records    {"question": "…", "context": "…", "answers": [{"text": "…", "answer_start": 17}]}
 
-`answers` may also be a text, a list of texts, or `{"text": […], "answer_start": […]}`. Without
-a start, the first place of the text counts. No answers mean that the passage has none.
+`answers` may also be a text, a list of texts, or `{"text": […], "answer_start": […]}`. Without a
+start, the first occurrence of the text is used. If there are no answers, the question is
+unanswerable.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class PassageQuestion:
     question: str
     context: str
     answers: tuple[PassageAnswer, ...] | None = None
-    """The right answers; empty if the passage has none; `None` if they are not known."""
+    """The right answers; empty if unanswerable; `None` if unknown."""
 
 
 def read_questions(
@@ -53,7 +54,7 @@ def read_questions(
 
     Args:
         path: The file.
-        answered: Whether answers are read.
+        answered: Whether to read the answers.
         skipped: Counts the questions that are left out, by reason: a question or a passage is
             missing, or an answer is not in the passage.
         max_unreadable: The share of the questions that may be left out.

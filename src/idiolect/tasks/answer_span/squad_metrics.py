@@ -1,4 +1,4 @@
-"""Measure answers by the rules of the official SQuAD scripts (1606.05250; 1806.03822)."""
+"""SQuAD metrics, by the rules of the official scripts (1606.05250; 1806.03822)."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ class AnswerScores:
     """How well questions were answered: percentages, as published."""
 
     exact_match: float
-    """Share of answers that are a right one, but for case, punctuation and articles."""
+    """Share of answers equal to a reference after normalising case, punctuation and articles."""
     f1: float
-    """Mean F1 of the words of an answer and the most similar right one."""
+    """Mean over questions of the word-level F1 with the most similar reference."""
     answerable_f1: float | None
     """F1 of the questions that have an answer; `None` without any."""
     unanswerable_accuracy: float | None
-    """Share of the other questions that were left without an answer; `None` without any."""
+    """Share of unanswerable questions left without an answer; `None` without any."""
     questions: int
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the measures by name."""
+        """Return the metrics by name."""
         return asdict(self)
 
 
@@ -56,12 +56,12 @@ def score_answers(questions: Sequence[PassageQuestion], found: Sequence[str]) ->
 def best_threshold(
     questions: Sequence[PassageQuestion], found: Sequence[str], doubts: Sequence[float]
 ) -> float:
-    """Return the doubt from which on no answer is best for F1, as SQuAD 2.0's script finds it.
+    """Return the threshold on `doubts` with the best F1, computed as in SQuAD 2.0's script.
 
     Args:
         questions: Questions with their right answers.
         found: The best answer for each.
-        doubts: By how much "no answer" scores more than it.
+        doubts: Score of "no answer" minus the score of that answer.
     """
     order = sorted(range(len(found)), key=lambda i: doubts[i])
     rights = [[one.text for one in questions[i].answers or ()] for i in order]

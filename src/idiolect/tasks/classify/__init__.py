@@ -1,1 +1,1 @@
-"""Classify texts and pairs of texts: data, classifier, baselines and measures."""
+"""Classify texts and pairs of texts: data, classifier, baselines and metrics."""

@@ -1,4 +1,4 @@
-"""What a classifier must beat: the majority class, and logistic regression on TF-IDF."""
+"""Baselines for a classifier: the majority class, and logistic regression on TF-IDF."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from idiolect.tasks.classify.labelled_texts import LabelledText, labels_of
 __all__ = ["TfidfClassifier", "TfidfFeatures", "majority_probabilities"]
 
 _STRENGTH = 10.0
-"""Weight of the data's loss against the squared weights (C in scikit-learn)."""
+"""Inverse regularisation strength (C in scikit-learn)."""
 
 
 class TfidfFeatures:
-    """TF-IDF of words and pairs of adjacent words, fitted to examples; rows have length one.
+    """TF-IDF of words and pairs of adjacent words, fitted to examples; rows have L2 norm 1.
 
     Args:
-        examples: Texts, whose grams are the columns.
+        examples: Texts; their n-grams are the columns.
     """
 
     def __init__(self, examples: Sequence[LabelledText]) -> None:
@@ -35,7 +35,7 @@ class TfidfFeatures:
         self._idf = np.log((1 + len(examples)) / (1 + documents)) + 1
 
     def __call__(self, examples: Sequence[LabelledText]) -> csr_matrix:
-        """Return the features of texts; unknown grams are ignored. Shape: (texts, grams)."""
+        """Return the features of texts; unknown n-grams are ignored. Shape: (texts, n-grams)."""
         counted = [_counts(example) for example in examples]
         values: list[float] = []
         columns: list[int] = []
@@ -54,8 +54,8 @@ class TfidfClassifier:
     r"""Multinomial logistic regression on TF-IDF of words and pairs of adjacent words.
 
     As scikit-learn's `TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True,
-    token_pattern=r"\w+")` and `LogisticRegression(C=10)`, but for its scale of the penalty with
-    two labels. The words of a pair's second text are features of their own.
+    token_pattern=r"\w+")` and `LogisticRegression(C=10)`, except that the penalty is scaled
+    differently with two labels. The words of a pair's second text are separate features.
 
     Args:
         examples: Texts with labels.
@@ -101,7 +101,7 @@ def _words(text: str) -> list[str]:
 
 
 def _regress(features: csr_matrix, truth: NDArray[np.int64], labels: int) -> NDArray[np.float64]:
-    """Fit weights, and biases in the last row. Shape: (features + 1, labels)."""
+    """Fit the weights; the last row holds the biases. Shape: (features + 1, labels)."""
     count, width = features.shape
     goal = np.eye(labels)[truth]
     transposed = features.T.tocsr()

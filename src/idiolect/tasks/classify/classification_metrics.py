@@ -1,4 +1,4 @@
-"""Measures of a classifier: accuracy, macro-F1, confusion matrix and calibration."""
+"""Metrics of a classifier: accuracy, macro-F1, confusion matrix and calibration."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BINS = 15
 
 @dataclass(frozen=True)
 class ClassificationScores:
-    """How well classes were predicted."""
+    """Metrics of single-label classification."""
 
     accuracy: float
     """Share of right predictions."""
@@ -29,7 +29,7 @@ class ClassificationScores:
     """Counts: a row for each true label, a column for each predicted one."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the measures by name."""
+        """Return the metrics by name."""
         return asdict(self)
 
 
@@ -63,8 +63,8 @@ def calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_])
     """Return the expected calibration error in 15 bins of equal width.
 
     Args:
-        confidence: Probability of what was predicted. Shape: (decisions,).
-        right: Whether it is right. Shape: (decisions,).
+        confidence: Probability of the prediction. Shape: (decisions,).
+        right: Whether the prediction is right. Shape: (decisions,).
     """
     places = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
     gaps = np.bincount(places, weights=right - confidence, minlength=_BINS)

@@ -1,4 +1,4 @@
-"""The objective of classification: true labels are likely, and perhaps the texts' own tokens."""
+"""Training objective of classification, with an optional language-model loss."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _Rows = list[list[list[int]]]
 
 
 class LabelScorer(Protocol):
-    """What the objective needs of a classifier; see `TextClassifier`."""
+    """The part of a classifier that the objective uses; see `TextClassifier`."""
 
     encoder: Encoder
     head: nn.Module
@@ -35,7 +35,7 @@ class LabelScorer(Protocol):
         """Return the ids of each example."""
 
     def features(self, rows: _Rows, *, language_loss: bool) -> tuple[Tensor, Tensor]:
-        """Return what the head reads, and the loss of the texts' own tokens."""
+        """Return the input of the head, and the language-model loss of the texts."""
 
     def loss(self, scores: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
         """Return the summed loss of scores."""
@@ -65,14 +65,14 @@ class _Batch:
 
 
 class ClassificationObjective(RowwiseObjective):
-    """Cross-entropy of the labels, and that of the texts' tokens times `lm_loss_weight`.
+    """Cross-entropy of the labels plus `lm_loss_weight` times that of the texts' tokens.
 
     Args:
         model: The classifier.
         examples: Texts with labels.
-        targets: What `model.loss` compares scores with, for each example.
-        weights: Those of the labels, if they are weighed.
-        lm_loss_weight: Weight of the mean loss of a text's next tokens.
+        targets: The target of `model.loss` for each example.
+        weights: Weights of the labels, if any.
+        lm_loss_weight: Weight of a text's mean next-token loss.
     """
 
     def __init__(
@@ -93,14 +93,14 @@ class ClassificationObjective(RowwiseObjective):
         return _Batch(self.model.read(chosen), torch.from_numpy(self.targets[list(rows.sources)]))
 
     def loss(self, network: Network, batch: _Batch) -> Tensor:
-        """Return the sum over the texts."""
+        """Return the loss summed over the texts."""
         features, language_loss = self.model.features(
             batch.rows, language_loss=self.lm_loss_weight > 0
         )
         return self._of_labels(features, batch.labels) + self.lm_loss_weight * language_loss
 
     def on_frozen_states(self, precision: TrainingPrecision) -> FrozenObjective | None:
-        """Return the same objective on vectors that are computed once, unless they are too many."""
+        """Return the objective on precomputed vectors, or None if they need too much memory."""
         model, rows = self.model, self.model.read(self.examples)
         targets = torch.from_numpy(self.targets)
 

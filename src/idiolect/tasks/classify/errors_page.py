@@ -1,4 +1,4 @@
-"""A page with a classifier's measures, its confusion matrix and its worst errors."""
+"""HTML page with a classifier's metrics, its confusion matrix and its worst errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def errors_page(
     """Return an HTML page.
 
     Args:
-        scores: Measures by the name of the system; the confusion matrix is of the first.
+        scores: Metrics by system name; the confusion matrix is of the first.
         labels: The labels, in the order of the matrix.
         examples: The texts with their true labels.
         probabilities: The first system's. Shape: (texts, labels).

@@ -1,4 +1,4 @@
-"""Texts or pairs of texts with a label each, from record files."""
+"""Labelled texts or pairs of texts, from record files."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def read_labelled_texts(
     Args:
         path: The file.
         text: Field of the text.
-        label: Field of the label, text or whole numbers; `None` to read none.
+        label: Field of the label, a text or an integer; `None` to read none.
         text_pair: Field of the second text of a pair.
-        multi_label: Read several labels of a text: a list, or a text divided at `;`. It may be
-            empty.
+        multi_label: Read several labels for a text: a list, or labels separated by `;`. There may
+            be none.
         skipped: Counts the records that are left out, by reason.
         max_unreadable: The share of the rows that may be unreadable.
 

@@ -1,4 +1,4 @@
-"""`MultiLabelClassifier`: a text may have several labels or none; each is decided on its own."""
+"""`MultiLabelClassifier`: a text may have several labels or none, each decided separately."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ __all__ = ["MultiLabelClassifier", "load_classifier", "multi_label_baselines"]
 
 
 class MultiLabelClassifier(TextClassifier):
-    """A `TextClassifier` whose scores are of each label apart (binary relevance).
+    """A `TextClassifier` that decides each label independently (binary relevance).
 
-    Args: as for `TextClassifier`. A label counts where its probability is above one half.
+    Args: as for `TextClassifier`. A label is predicted if its probability is above one half.
     """
 
     name = "multi_label_classifier"
@@ -50,13 +50,13 @@ class MultiLabelClassifier(TextClassifier):
         return found
 
     def label_weights(self, targets: NDArray[Any]) -> NDArray[np.float64]:
-        """Return how many texts lack each label for one that has it. Shape: (labels,)."""
+        """Return the ratio of texts without each label to texts with it. Shape: (labels,)."""
         positive = targets.sum(0).clip(1)
         found: NDArray[np.float64] = (len(targets) - positive).clip(1) / positive
         return found
 
     def loss(self, scores: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Return the binary cross-entropy, summed over texts and labels; weights are of "has it".
+        """Return the binary cross-entropy, summed; `weights` multiply the positive terms.
 
         Shape: (texts, labels), a scalar.
         """
@@ -88,7 +88,7 @@ def load_classifier(directory: str | Path, *, device: str | torch.device = "cpu"
 def multi_label_baselines(
     known: Sequence[LabelledText], labels: Sequence[str], examples: Sequence[LabelledText]
 ) -> dict[str, NDArray[np.float64]]:
-    """Predict with logistic regression on TF-IDF for each label, and with the labels' shares.
+    """Predict with TF-IDF logistic regression for each label, and with label frequencies.
 
     Args:
         known: Training examples.

@@ -1,4 +1,4 @@
-"""Measures of a classifier whose texts may have several labels."""
+"""Metrics of multi-label classification."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ __all__ = ["MultiLabelScores", "multi_label_page", "score_multi_label"]
 
 @dataclass(frozen=True)
 class MultiLabelScores:
-    """How well labels were predicted."""
+    """Metrics of multi-label classification."""
 
     micro_f1: float
-    """F1 of all decisions together, as in scikit-learn."""
+    """F1 over all decisions, as in scikit-learn."""
     macro_f1: float
     """Mean F1 of the labels; 0 for a label that neither occurs nor is predicted."""
     subset_accuracy: float
@@ -31,15 +31,15 @@ class MultiLabelScores:
     ece: float
     """Expected calibration error of the decisions, in 15 bins of equal width."""
     confusion: tuple[tuple[int, int, int, int], ...]
-    """Of each label: rightly found, wrongly found, missed, rightly left out."""
+    """For each label: true positives, false positives, false negatives, true negatives."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the measures by name."""
+        """Return the metrics by name."""
         return asdict(self)
 
 
 def score_multi_label(probabilities: NDArray[np.float64], truth: NDArray[Any]) -> MultiLabelScores:
-    """Measure predictions: a label counts where its probability is above one half.
+    """Score predictions; a label is predicted if its probability is above one half.
 
     Args:
         probabilities: Of each label. Shape: (texts, labels).
@@ -70,10 +70,10 @@ def multi_label_page(
     *,
     shown: int = 50,
 ) -> str:
-    """Return an HTML page: measures, a confusion of each label, and the worst errors.
+    """Return an HTML page: metrics, a confusion matrix of each label, and the worst errors.
 
     Args:
-        scores: Measures by the name of the system; the confusion is that of the first.
+        scores: Metrics by system name; the confusion matrices are those of the first.
         labels: The labels.
         examples: The texts.
         probabilities: The first system's. Shape: (texts, labels).

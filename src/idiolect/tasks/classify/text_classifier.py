@@ -3,7 +3,7 @@
     text ──► encoder ──► vector ──────────────► norm ─► linear ─► labels
     pair ──► encoder ──► u, v ─► [u, v, |u−v|, u·v] ─┘
 
-The texts of a pair are encoded apart (InferSent: Conneau et al. 2017, 1705.02364), so that every
+The texts of a pair are encoded separately (InferSent: Conneau et al. 2017, 1705.02364), so that any
 network can classify pairs: encoders, decoders, recurrent networks, static vectors.
 """
 
@@ -47,17 +47,18 @@ class TextClassifier(TaskModel):
     >>> model.predict([LabelledText("a text")])                                 # doctest: +SKIP
 
     Args:
-        encoder: Any encoder; its pooling and projection make the vector of a text.
+        encoder: Any encoder; its pooling and projection produce the vector of a text.
         labels: The labels, at least two.
         pairs: Whether to classify pairs of texts.
-        concat_pooling: Read [last, max, mean] of the states instead of the encoder's vector.
-        stride: Read longer texts in windows that share so many tokens: each is an example in
-            training, and the scores are their mean. By default, longer texts are truncated.
+        concat_pooling: Use [last, max, mean] of the states instead of the encoder's vector.
+        stride: Read longer texts in windows that overlap by this many tokens: each window is a
+            training example, and predictions average the scores of a text's windows. By default,
+            longer texts are truncated.
         seed: Random seed of the head.
 
     Raises:
-        ConfigError: Fewer than two labels, or one twice; concat pooling of a static encoder;
-            windows of pairs, or that would share all their tokens.
+        ConfigError: Fewer than two labels, or duplicates; concat pooling of a static encoder;
+            windows of pairs, or windows that would overlap completely.
     """
 
     name = "classifier"
@@ -85,9 +86,9 @@ class TextClassifier(TaskModel):
                 raise ConfigError("pairs are not read in windows", hint="omit stride")
             windows(1, self._size, stride)
         self.temperature = 1.0
-        """Divides the scores; see `calibrate`."""
+        """Temperature that divides the scores; see `calibrate`."""
         self.width = vector_width(encoder, concat_pooling=concat_pooling) * (4 if pairs else 1)
-        """Numbers that the head reads of an example."""
+        """Input width of the head."""
         with torch.random.fork_rng([]):
             torch.manual_seed(seed)
             head = nn.Sequential(nn.LayerNorm(self.width), nn.Linear(self.width, len(self.labels)))
@@ -95,7 +96,7 @@ class TextClassifier(TaskModel):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Labels, what is read, and temperature."""
+        """Labels, input options and temperature."""
         return {
             "labels": self.labels,
             "pairs": self.pairs,
@@ -106,14 +107,14 @@ class TextClassifier(TaskModel):
 
     @property
     def identity(self) -> str:
-        """What is read, and the labels."""
+        """Input options and labels, as text."""
         pooling = "-concat" if self.concat_pooling else ""
         pooling += "" if self.stride is None else f"-stride{self.stride}"
         return f"{self.pairs}{pooling}-{'|'.join(self.labels)}"
 
     @classmethod
     def of_record(cls, encoder: Encoder, record: Mapping[str, Any], path: Path) -> Self:
-        """Return an untrained classifier with the settings of a record.
+        """Create an untrained classifier from saved settings.
 
         Raises:
             CheckpointError: The record is damaged.
@@ -151,12 +152,12 @@ class TextClassifier(TaskModel):
         Args:
             examples: Texts with labels.
             output_dir: The run's folder. The finished model is in `output_dir/model`.
-            adaptation: What trains beside the head.
+            adaptation: Parameters that train in addition to the head.
             epochs: Number of epochs over the examples.
-            balanced: Weigh each label by the inverse of its frequency.
-            lora: Size and place of the adapters, with `adaptation="lora"`.
+            balanced: Weight each label by the inverse of its frequency.
+            lora: Rank and target modules of the adapters, with `adaptation="lora"`.
             config: Training settings, by default `task_config(adaptation)`.
-            fine_tuning: Rates by layer, unfreezing and auxiliary loss; see `FineTuning`.
+            fine_tuning: Learning rates by layer, unfreezing and auxiliary loss; see `FineTuning`.
 
         Raises:
             ConfigError: The methods of `fine_tuning` do not fit the network or the number of steps.
@@ -169,7 +170,7 @@ class TextClassifier(TaskModel):
             raise ConfigError("the classifier has no concat pooling", hint="create it with it")
         if methods.lm_loss_weight:
             check_language_loss(self.encoder)
-        self.targets(examples)  # before the windows, so that messages number the texts
+        self.targets(examples)  # before the split into windows, so that messages number the texts
         examples, _ = self._windows(examples)
         config = config or task_config(adaptation)
         targets = self.targets(examples)
@@ -194,7 +195,7 @@ class TextClassifier(TaskModel):
         return self
 
     def numbers(self, examples: Sequence[LabelledText]) -> NDArray[np.int64]:
-        """Return the number of each example's label.
+        """Return the index of each example's label.
 
         Raises:
             InputError: There are no examples, or a label is not of this classifier.
@@ -210,7 +211,7 @@ class TextClassifier(TaskModel):
         return np.array([known[str(example.label)] for example in examples])
 
     def calibrate(self, examples: Sequence[LabelledText]) -> float:
-        """Fit the temperature to examples that are not trained on (Guo et al. 2017, 1706.04599).
+        """Fit the temperature to held-out examples (Guo et al. 2017, 1706.04599).
 
         It changes probabilities but not predictions.
 
@@ -223,13 +224,13 @@ class TextClassifier(TaskModel):
         def loss(log_temperature: float) -> float:
             return float(self.loss(scores / np.exp(log_temperature), targets)) / len(targets)
 
-        # A classifier that makes no error on them would become infinitely sure without a bound.
+        # Without bounds, the temperature would go to zero if the classifier makes no error on them.
         found = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded")
         self.temperature = float(np.exp(found.x))
         return self.temperature
 
     def targets(self, examples: Sequence[LabelledText]) -> NDArray[Any]:
-        """Return what `loss` compares scores with: the numbers of the labels. Shape: (texts,).
+        """Return the targets of `loss`: the indices of the labels. Shape: (texts,).
 
         Raises:
             InputError: As for `numbers`.
@@ -237,7 +238,7 @@ class TextClassifier(TaskModel):
         return self.numbers(examples)
 
     def label_weights(self, targets: NDArray[Any]) -> NDArray[np.float64]:
-        """Return the inverse frequency of each label, 1 on average of the texts. (labels,)."""
+        """Return the inverse frequency of each label, with mean 1 over the texts. (labels,)."""
         counts = np.bincount(targets, minlength=len(self.labels)).clip(1)
         found: NDArray[np.float64] = len(targets) / (len(self.labels) * counts)
         return found
@@ -246,9 +247,9 @@ class TextClassifier(TaskModel):
         """Return the negative log-likelihood summed over texts. Shape: (texts, labels), a scalar.
 
         Args:
-            scores: The head's.
+            scores: Output of the head.
             targets: As `targets` returns them.
-            weights: As `label_weights` returns them, if labels are weighed.
+            weights: As `label_weights` returns them, if labels are weighted.
         """
         return F.cross_entropy(scores, targets, weights, reduction="sum")
 
@@ -282,7 +283,7 @@ class TextClassifier(TaskModel):
     def _windows(
         self, examples: Sequence[LabelledText]
     ) -> tuple[Sequence[LabelledText], NDArray[np.int64]]:
-        """Return the windows of texts as examples, and the number of each one's text."""
+        """Return the windows of texts as examples, and the index of each window's text."""
         if self.stride is None:
             return examples, np.arange(len(examples))
         encoded = self.encoder.model.tokenizer.encode_with_offsets(
@@ -299,14 +300,15 @@ class TextClassifier(TaskModel):
     def read(
         self, examples: Sequence[LabelledText], counts: EncodingCounts | None = None
     ) -> list[list[list[int]]]:
-        """Return the ids of each example's text, or of both its texts.
+        """Return the token ids of each example's text, or of both its texts.
 
         Args:
             examples: The examples.
-            counts: Updated with the numbers of read and truncated texts.
+            counts: Updated with the numbers of texts read and truncated.
 
         Raises:
-            InputError: An example is a pair and the classifier is not for pairs, or the reverse.
+            InputError: An example is a pair and the classifier expects single texts, or the
+                reverse.
         """
         if any((example.text_pair is not None) != self.pairs for example in examples):
             wanted = "pairs of texts" if self.pairs else "single texts"
@@ -321,14 +323,14 @@ class TextClassifier(TaskModel):
         return [list(both) for both in zip(first, second, strict=True)]
 
     def logits(self, rows: Sequence[Sequence[Sequence[int]]]) -> Tensor:
-        """Score what `read` returned. Shape: (texts, labels)."""
+        """Return the label scores of rows from `read`. Shape: (texts, labels)."""
         scores: Tensor = self.head(self.features(rows, language_loss=False)[0])
         return scores
 
     def features(
         self, rows: Sequence[Sequence[Sequence[int]]], *, language_loss: bool
     ) -> tuple[Tensor, Tensor]:
-        """Return what the head reads of rows, and the loss of the texts' own tokens.
+        """Return the input of the head for rows, and the language-model loss of the texts.
 
         Shape: (texts, width), and a scalar: the sum over the texts, see `next_token_loss`.
 

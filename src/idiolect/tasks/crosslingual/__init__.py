@@ -1,1 +1,1 @@
-"""Sentences and their translations: retrieval, mining by margin, and parallel text as pairs."""
+"""Sentences and their translations: retrieval, mining by margin, and parallel text."""

@@ -1,4 +1,4 @@
-"""Parallel text: two files with a sentence a line, or an archive of many languages and English.
+"""Parallel text: two line-aligned files, or an archive of many languages with English.
 
 The archive is LASER's Tatoeba test (Artetxe & Schwenk 2019, 1812.10464): `tatoeba.deu-eng.deu` and
 `tatoeba.deu-eng.eng` for German.
@@ -37,7 +37,7 @@ class ParallelText:
     """Their translations."""
 
     def part(self, part: BitextPart) -> ParallelText:
-        """Return a half of it. Equal target sentences are always in the same half."""
+        """Return all pairs or one half. Equal target sentences are always in the same half."""
         if part == "all":
             return self
         kept = [

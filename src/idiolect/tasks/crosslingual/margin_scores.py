@@ -1,8 +1,8 @@
-"""Scores of translation candidates: cosine, or its margin over that of the nearest neighbours.
+"""Scores of translation candidates: cosine, or its margin over that of nearest neighbours.
 
-Some sentences are near to everything. The margin compares a pair's cosine with the mean cosine of
-both sentences to their k nearest neighbours in the other language (Artetxe & Schwenk 2019,
-1811.01136):
+Some sentences are near to everything (hubness). The margin compares a pair's cosine with the mean
+cosine of both sentences to their k nearest neighbours in the other language (Artetxe & Schwenk
+2019, 1811.01136):
 
     ratio      cos(x, y) / ((mean cos(x, neighbours) + mean cos(y, neighbours)) / 2)
     distance   cos(x, y) − ((mean cos(x, neighbours) + mean cos(y, neighbours)) / 2)
@@ -27,7 +27,7 @@ MarginKind = Literal["cosine", "ratio", "distance"]
 """How pairs are scored; `cosine` for no margin."""
 
 _BLOCK = 1024
-"""Sentences of one side scored at a time against all of the other side."""
+"""Sentences of one side that are scored at a time against all of the other side."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def mine_pairs(
         target: Vectors of other sentences, in any order.
         margin: How pairs are scored.
         k: Neighbours of the margin.
-        threshold: The lowest score.
+        threshold: Minimum score of a pair.
 
     Raises:
         InputError: A side is empty.
@@ -130,7 +130,7 @@ def mine_pairs(
 
 
 _Best = tuple[Tensor, Tensor]
-"""The score and the number of each sentence's best partner."""
+"""The score and the index of each sentence's best partner."""
 
 
 def _best(

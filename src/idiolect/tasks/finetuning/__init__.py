@@ -1,1 +1,1 @@
-"""Ways to fine-tune that every task shares: ULMFiT's, GPT-1's, and adapting to a domain first."""
+"""Fine-tuning methods for all tasks: ULMFiT's, GPT-1's, and domain adaptation."""

@@ -1,4 +1,4 @@
-"""The language-model loss beside a task's own, weighted by λ (GPT-1: Radford et al. 2018)."""
+"""Language-model loss as an auxiliary loss, weighted by λ (GPT-1: Radford et al. 2018)."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def check_language_loss(encoder: Encoder) -> None:
     """Check that an encoder's network can predict the next token of the texts it reads.
 
     Raises:
-        ConfigError: It sees later tokens, or reads each text twice.
-        InputError: It has no language-model head.
+        ConfigError: The network sees later tokens, or reads each text twice.
+        InputError: The network has no language-model head.
     """
     network = encoder.model.network
     if network.kind != "causal" or encoder.bidirectional or encoder.pooling == "echo":
@@ -30,9 +30,9 @@ def check_language_loss(encoder: Encoder) -> None:
 
 
 def next_token_loss(network: Network, hidden: Tensor, input_ids: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean loss of each text's next tokens, summed over the texts.
+    """Return the mean next-token loss of each text, summed over the texts.
 
-    The states are those that the task reads, so a step needs no second pass.
+    The hidden states are shared with the task, so no second forward pass is needed.
 
     Shape: hidden (batch, length, width), input_ids and mask (batch, length), result a scalar.
 

@@ -1,4 +1,4 @@
-"""Concat pooling: last state, largest and mean of each number (ULMFiT, 1801.06146)."""
+"""Concat pooling: last state, maximum and mean over the tokens (ULMFiT, 1801.06146)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ __all__ = ["concat_pool"]
 def concat_pool(hidden: Tensor, mask: Tensor) -> Tensor:
     """Pool the hidden states of each text to [last, max, mean]; zero for an empty mask.
 
-    The last state is that of a text's last token, and padding has no part in the others, so the
-    result does not depend on the texts beside it in the batch.
+    The last state is that of a text's last token. Padding is excluded, so the result does not
+    depend on the other texts in the batch.
 
     Shape: hidden (batch, length, width), mask (batch, length), result (batch, 3·width).
 

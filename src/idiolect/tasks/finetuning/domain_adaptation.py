@@ -1,4 +1,4 @@
-"""Adapt a network to a domain's text by its own objective, before it is fine-tuned for a task."""
+"""Continue pre-training on text of a domain before fine-tuning for a task."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def adapt_to_domain(
 ) -> Encoder:
     """Continue pre-training an encoder's network on a domain's text. Run it again to resume.
 
-    It is ULMFiT's second stage (1801.06146), and "task-adaptive pretraining" where the text is the
+    This is ULMFiT's second stage (1801.06146), and "task-adaptive pretraining" if the text is the
     task's own (Gururangan et al. 2020, 2004.10964).
 
     Args:
         encoder: The encoder, whose network is changed in place.
-        own_texts: The texts of the task, which are read as well.
+        own_texts: The task's texts, which are trained on too.
         output_dir: The run's folder.
         steps: Steps of the run.
         texts: Files or folders with more text of the domain.

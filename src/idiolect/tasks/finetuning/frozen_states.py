@@ -1,4 +1,4 @@
-"""Train a head on a frozen network, which reads each example once and not in every epoch."""
+"""Train a head on a frozen network that reads each example once instead of every epoch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["FrozenObjective", "StatesBatch", "frozen_states"]
 
 _TOKENS_PER_BATCH = 4096
 _MOST_BYTES = 2 << 30
-"""Larger states are not kept: the network then reads the examples in every epoch."""
+"""If the states need more memory, the network reads the examples again in every epoch."""
 
 
 def frozen_states(
@@ -30,15 +30,15 @@ def frozen_states(
     numbers: int,
     precision: TrainingPrecision,
 ) -> list[Tensor] | None:
-    """Return what a head reads of each example, or None if it is too much to keep (2 GiB).
+    """Return the input of a head for each example, or None if that exceeds 2 GiB.
 
-    The network is in evaluation mode, without dropout, since the states stand for all epochs.
+    The network is in evaluation mode, without dropout, since the states are used in all epochs.
 
     Args:
         network: The network.
-        ids: The ids of each example, by whose length the batches are made.
-        compute: Returns the states of some examples, by number.
-        numbers: How many numbers the states of all examples are.
+        ids: The ids of each example; batches hold examples of similar length.
+        compute: Returns the states of the examples with the given indices.
+        numbers: Number of scalars in the states of all examples.
         precision: Format of matrix products.
     """
     if 4 * numbers > _MOST_BYTES:
@@ -56,7 +56,7 @@ def frozen_states(
 
 @dataclass(frozen=True)
 class StatesBatch:
-    """Examples by number, and their states."""
+    """Indices of examples, and their states."""
 
     examples: list[int]
     states: list[Tensor]
@@ -67,12 +67,12 @@ class StatesBatch:
 
     @property
     def count(self) -> int:
-        """Vectors: one an example, or one a word."""
+        """Number of vectors: one for each example, or one for each word."""
         return sum(1 if one.dim() == 1 else len(one) for one in self.states)
 
     @property
     def tokens(self) -> int:
-        """As `count`: the tokens were read before."""
+        """The same as `count`, since the tokens were read before."""
         return self.count
 
     def part(self, rows: slice) -> StatesBatch:
@@ -85,7 +85,7 @@ class StatesBatch:
 
 
 class FrozenObjective(RowwiseObjective):
-    """The loss of a head on kept states.
+    """The loss of a head on precomputed states.
 
     Args:
         states: As `frozen_states` returns them.
@@ -100,5 +100,5 @@ class FrozenObjective(RowwiseObjective):
         return StatesBatch(rows.sources, [self.states[number] for number in rows.sources])
 
     def loss(self, network: Network, batch: StatesBatch) -> Tensor:
-        """Return the loss of the head; the network is not read."""
+        """Return the loss of the head; the network is not used."""
         return self._loss(batch)

@@ -1,9 +1,9 @@
-"""`FineTuning`: how a network becomes a model of a task, as data that every task shares.
+"""`FineTuning`: the fine-tuning methods that all tasks share, as settings.
 
-plain    one rate for all layers, all train from the start
+plain    one learning rate for all layers, which all train from the start
 ulmfit   discriminative rates, slanted triangular schedule, gradual unfreezing, concat pooling
 (Howard & Ruder 2018, 1801.06146)
-gpt1     the language-model loss as an auxiliary one (Radford et al. 2018)
+gpt1     the language-model loss as an auxiliary loss (Radford et al. 2018)
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ class FineTuning:
     """
 
     concat_pooling: bool = False
-    """Make a text's vector of its last state, the largest and the mean of each number."""
+    """Represent a text by its last state and the element-wise maximum and mean of its states."""
     layer_decay: float = 1.0
-    """What a layer's rate is multiplied by for the layer below it (discriminative rates)."""
+    """Factor of the learning rate from each layer to the layer below (discriminative rates)."""
     slanted_triangular: bool = False
-    """Let the rate rise in a tenth of the steps to its peak, and fall to 1/32 of it."""
+    """Raise the learning rate over a tenth of the steps, then lower it to 1/32 of its peak."""
     gradual_unfreezing: bool = False
-    """Train the new layer alone in the first epoch, and one more layer from each further one."""
+    """Train only the head in the first epoch, and one more layer in each further epoch."""
     lm_loss_weight: float = 0.0
-    """Weight λ of the language-model loss on the task's texts beside the task's loss."""
+    """Weight λ of the auxiliary language-model loss on the task's texts."""
     unfreeze_original_rows: bool = False
-    """Train the original rows of the vocabulary too."""
+    """Train the original rows of the vocabulary as well."""
 
     def __post_init__(self) -> None:
         for one in fields(self):
@@ -72,11 +72,11 @@ class FineTuning:
         return cls(**dict(RECIPES[recipe]) | changes)
 
     def training_config(self, config: TrainingConfig, steps_per_epoch: int) -> TrainingConfig:
-        """Return training settings with these methods.
+        """Return training settings with these methods applied.
 
         Args:
             config: The settings without them.
-            steps_per_epoch: Steps after which gradual unfreezing trains one more layer.
+            steps_per_epoch: Gradual unfreezing trains one more layer after this many steps.
         """
         changes: dict[str, Any] = {}
         if self.layer_decay != 1:
@@ -106,7 +106,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
 
 
 def read_transfer(source: str) -> tuple[FineTuning, dict[str, Any]]:
-    """Read how to transfer: the name of a recipe, or a TOML file with two tables.
+    """Read fine-tuning settings: the name of a recipe, or a TOML file with two tables.
 
     `fine_tuning` holds `recipe` and fields of `FineTuning`; `adaptation`, the arguments of
     `adapt_to_domain`: `texts`, `steps` and settings of `TrainingConfig`. Paths of texts are

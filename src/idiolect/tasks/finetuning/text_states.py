@@ -1,4 +1,4 @@
-"""What a task reads of texts in one pass: their vectors, and their language-model loss."""
+"""Vectors of texts and their language-model loss, from one forward pass."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def vector_width(encoder: Encoder, *, concat_pooling: bool) -> int:
     """Return the width of the vectors of `read_texts`.
 
     Raises:
-        ConfigError: Concat pooling of a static encoder, whose tokens do not know their text.
+        ConfigError: Concat pooling of a static encoder, whose token vectors have no context.
     """
     if not concat_pooling:
         return encoder.dimensions
@@ -37,7 +37,7 @@ def read_texts(
     concat_pooling: bool = False,
     language_loss: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Return the vector of each text, and the summed loss of their next tokens (0 unless asked).
+    """Return the vector of each text, and the summed next-token loss (0 unless requested).
 
     Shape: (texts, `vector_width`), and a scalar.
 

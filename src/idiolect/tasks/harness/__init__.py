@@ -1,1 +1,1 @@
-"""Few-shot evaluation: questions in files, answered by likelihood or by generation."""
+"""Few-shot evaluation on question files, by likelihood or by generation."""

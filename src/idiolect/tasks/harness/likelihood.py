@@ -1,4 +1,4 @@
-"""Log-likelihood of endings after their contexts, as lm-evaluation-harness computes it."""
+"""Log-likelihood of endings given their contexts, as lm-evaluation-harness computes it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ __all__ = ["Likelihood", "encode_ending", "score_endings"]
 
 @dataclass(frozen=True)
 class Likelihood:
-    """How likely an ending is."""
+    """The log-likelihood of an ending."""
 
     total: float
     """Sum of the log-probabilities of its tokens."""
     is_greedy: bool
-    """Whether each token is the likeliest one."""
+    """Whether greedy decoding would write the ending."""
 
 
 @torch.inference_mode()
@@ -34,16 +34,16 @@ def score_endings(
 ) -> list[Likelihood]:
     """Return the log-likelihood of each ending.
 
-    What all pairs begin with in common is read once, and so is a context with several endings.
+    The prefix common to all pairs is read once, and so is a context with several endings.
 
     Args:
         generator: The model.
-        pairs: Contexts and endings; the ending is separated as it should be.
+        pairs: Contexts and endings; an ending includes the space that separates it, if any.
         tokens_per_batch: Tokens read at a time, padding included.
 
     Raises:
-        InputError: The model has an encoder; or a context is empty, and the model has no token to
-            begin a text with.
+        InputError: The model has an encoder; or a context is empty, and the model has no token that
+            begins a text.
     """
     network = generator.model.network
     if network.kind == "encoder-decoder":
@@ -53,7 +53,8 @@ def score_endings(
     rows = [encode_ending(generator, context, ending) for context, ending in pairs]
     if not rows:
         return []
-    # Each row reads the last context token itself: its state gives the first token's probability.
+    # Each row reads the last context token itself: its state predicts the first token of the
+    # ending.
     shared = _common_length([ids[: start - 1] for ids, start in rows])
     reader, places = _rows_to_read([ids[shared:-1] for ids, _ in rows])
     cache, device = network.new_cache(), network.device
@@ -70,7 +71,7 @@ def score_endings(
         if shared:
             own.select(torch.zeros(len(batch), dtype=torch.long, device=device))
         longest = max(len(reader[number]) for number in batch)
-        # Padding follows the text, where a causal network does not see it.
+        # Padding is on the right, where a causal network does not see it.
         padded = [reader[number] + [0] * (longest - len(reader[number])) for number in batch]
         output = network(torch.tensor(padded, device=device), cache=own, return_logits=False)
         for place, number in enumerate(batch):
@@ -84,17 +85,17 @@ def score_endings(
 
 
 def _rows_to_read(inputs: Sequence[list[int]]) -> tuple[list[list[int]], list[int]]:
-    """Leave out what another input begins with: a causal network has read it there.
+    """Drop inputs that are a prefix of another one, whose states a causal network shares.
 
     Returns:
-        The inputs to read, and the number of the one in which each input is.
+        The inputs to read, and for each given input the index of the one that contains it.
 
     >>> _rows_to_read([[1, 2], [1, 2, 3], [1, 4], [1, 2]])
     ([[1, 4], [1, 2, 3]], [1, 1, 0, 1])
     """
     kept: list[list[int]] = []
     place: dict[tuple[int, ...], int] = {}
-    # In this order, what begins with an input follows it at once.
+    # In descending order, a prefix comes right after the inputs that begin with it.
     for ids in sorted({tuple(ids) for ids in inputs}, reverse=True):
         if not kept or tuple(kept[-1][: len(ids)]) != ids:
             kept.append(list(ids))
@@ -131,13 +132,13 @@ def _common_length(rows: Sequence[Sequence[int]]) -> int:
 
 
 def encode_ending(generator: Generator, context: str, ending: str) -> tuple[list[int], int]:
-    """Return the ids of context and ending, and where the ending begins.
+    """Return the ids of context and ending, and the index at which the ending begins.
 
-    White space at the end of the context belongs to the ending, since tokens hold it in front. Text
-    that does not fit into the model's context is cut at the start.
+    White space at the end of the context moves to the ending, since tokens include the space before
+    them. A text that exceeds the model's context is truncated on the left.
 
     Raises:
-        InputError: The context is empty, and the model has no token to begin a text with.
+        InputError: The context is empty, and the model has no token that begins a text.
     """
     tokenizer = generator.model.tokenizer
     stripped = context.rstrip()

@@ -1,9 +1,9 @@
-"""Evaluate a language model on question files: accuracy with intervals, examples in the prompt.
+"""Evaluate a language model on question files: few-shot accuracy with intervals.
 
-The likeliest ending is the answer (`acc`), also with its log-likelihood divided by its characters
-(`acc_norm`) or bytes (`acc_bytes`). Generated answers count if they equal a right one
-(`exact_match`), and by the words they share with it (`f1`), after SQuAD's normalisation. Of an
-answer with reasoning, the text after "####" counts, or else the last number.
+The likeliest ending is the answer (`acc`); the log-likelihood may also be divided by the ending's
+characters (`acc_norm`) or bytes (`acc_bytes`). A generated answer is compared with the right ones
+after SQuAD's normalisation: by equality (`exact_match`) and by shared words (`f1`). If an answer
+contains reasoning, the text after "####" is compared, or else the last number.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def evaluate_questions(
     seed: int = 0,
     keep: Callable[[dict[str, Any]], None] | None = None,
 ) -> Iterator[dict[str, float] | None]:
-    """Evaluate a model. Questions that exceed its context are cut at the start, and counted.
+    """Evaluate a model. Questions that exceed its context are truncated on the left, and counted.
 
     Args:
         generator: The model.
@@ -48,11 +48,11 @@ def evaluate_questions(
         pool: Questions that examples are drawn from; by default the other ones of `questions`.
         max_new_tokens: Length of a generated answer.
         seed: Random seed of the examples and intervals.
-        keep: Called with what the model answered to each question.
+        keep: Called with the model's answer to each question.
 
     Yields:
-        None for each question, and at last the metrics: the number of questions `n`, the means, and
-        for each `NAME_low` and `NAME_high`, the ends of its 95 % bootstrap interval.
+        None after each question, and finally the metrics: the number of questions `n`, the means,
+        and for each `NAME_low` and `NAME_high`, the ends of its 95 % bootstrap interval.
 
     Raises:
         InputError: There are not enough examples.
@@ -84,7 +84,7 @@ def evaluate_questions(
 
 
 def final_answer(text: str) -> str | None:
-    """Return what follows "####" in a text, or else its last number, written plainly.
+    """Return the text after "####", or else the last number, without separators and currency.
 
     >>> final_answer("3 boxes are 12. #### 12 pens"), final_answer("it is 1,200 or $1,250.00.")
     ('12', '1250')
@@ -105,7 +105,7 @@ def _examples(
         return []
     order = np.random.default_rng(seed).permutation(len(source))
     others = (source[int(number)] for number in order)
-    # Equal ones too: the same question may be in the pool, or twice in a file.
+    # Leave out equal questions too: the pool or the file may contain a question twice.
     found = [one.solved for one in others if one.pairs != question.pairs][:count]
     if len(found) < count:
         raise _too_few(count, len(source))
@@ -117,7 +117,7 @@ def _too_few(count: int, given: int) -> InputError:
 
 
 def _apart(ending: str) -> str:
-    """Return an ending with white space in front, if it has none."""
+    """Return an ending with a leading space, unless it begins with white space."""
     return ending if ending[0].isspace() else f" {ending}"
 
 
@@ -154,16 +154,16 @@ def _generate(
     prompt: str | list[int] = text
     answer: dict[str, Any] = {}
     if generator.context_length is not None:
-        # What does not fit is cut at the start, as of contexts whose endings are scored.
+        # Truncate on the left, as for scored endings.
         most = max(1, generator.context_length - max_new_tokens)
         ids = generator.model.tokenizer.encode(text)
         if len(ids) > most:
             prompt, answer = ids[-most:], {"cut": True}
-    # Reasoning has lines; the next question would begin after an empty one.
+    # Reasoning has several lines; an empty line would start the next question.
     stop = [_BETWEEN] if question.reasoning else ["\n"]
     text = generator.generate([prompt], max_new_tokens=max_new_tokens, stop=stop)[0].text.strip()
     if question.reasoning:
-        # Not normalised: that would take the sign from a number.
+        # Without normalisation, which would remove the sign of a number.
         right = {final_answer(f"{FINAL} {answer}") for answer in question.answers}
         hit = float(final_answer(text) in right)
         return {"exact_match": hit, "f1": hit}, {"answer": text, **answer}

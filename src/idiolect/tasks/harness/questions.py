@@ -1,13 +1,13 @@
-"""Question files: five forms of records, each told by its fields.
+"""Question files: five forms of records, recognised by their fields.
 
     query, choices, gold                    choose the likeliest of several answers
     context_options, continuation, gold     choose the context that makes an ending likeliest
-    context, continuation                   is the ending what the model writes?
+    context, continuation                   is the continuation what the model would write?
     context, answer (, aliases)             generate an answer, and compare it
-    question, answer with "#### 72"         write the way to a number, and compare the number
+    question, answer with "#### 72"         write the reasoning, and compare the final number
 
-These are the forms of MosaicML's evaluation sets (`jsonl`, also compressed) and of GSM8K. With a
-field `chain_of_thought`, the fourth form is one of the fifth.
+These are the forms of MosaicML's evaluation sets (`jsonl`, also compressed) and of GSM8K. A record
+of the fourth form with a field `chain_of_thought` is treated as one of the fifth.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ class Question:
     """One question: pairs of a context and an ending to compare, or a text to generate."""
 
     pairs: tuple[tuple[str, str], ...]
-    """Contexts and endings; one pair if there is nothing to choose from."""
+    """Contexts and endings; a single pair if there is no choice."""
     gold: int
-    """Number of the right pair."""
+    """Index of the right pair."""
     answers: tuple[str, ...] = ()
     """Right answers of a question that is answered by generation."""
     reasoning: str = ""
-    """The way to the answer, which examples show before it (Wei et al. 2022, 2201.11903)."""
+    """Reasoning that examples show before the answer (Wei et al. 2022, 2201.11903)."""
 
     @property
     def is_choice(self) -> bool:
@@ -53,15 +53,15 @@ class Question:
 
 
 def read_questions(path: Path, *, limit: int | None = None) -> list[Question]:
-    """Read a file of questions, all of which must be readable.
+    """Read a file of questions. A single unreadable record is an error.
 
     Args:
         path: The file.
-        limit: Read this many from the start only.
+        limit: Read only the first `limit` questions.
 
     Raises:
-        InputError: A record is of no known form, its right answer is not among the choices, or the
-            forms are mixed.
+        InputError: A record has no known form, its right answer is not among the choices, or the
+            file mixes forms.
     """
     questions: list[Question] = []
     for place, record in numbered_records(path, Skipped(), max_unreadable=0):

@@ -1,1 +1,1 @@
-"""What a network's layers and heads know: probes, attention patterns, importance, anisotropy."""
+"""Analyse layers and heads: probes, attention patterns, head importance, anisotropy."""

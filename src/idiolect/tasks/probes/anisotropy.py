@@ -1,4 +1,4 @@
-"""Anisotropy: how much the states of different texts point the same way, layer by layer."""
+"""Anisotropy: how similar in direction the states of different texts are, layer by layer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Anisotropy", "measure_anisotropy"]
 
 @dataclass(frozen=True)
 class Anisotropy:
-    """Means over pairs of texts: of the embedding, then of each layer."""
+    """Means over pairs of texts: one for the embedding, then one for each layer."""
 
     tokens: list[float]
     """Cosine of random tokens of two texts (Ethayarajh 2019, 1909.00512)."""
@@ -27,7 +27,7 @@ class Anisotropy:
     centered: list[float]
     """Cosine of random tokens after the mean of all states is subtracted."""
     largest: list[float]
-    """Share of the variance of random tokens that lies in one direction."""
+    """Share of the variance of random tokens along the first principal component."""
 
 
 def measure_anisotropy(encoder: Encoder, texts: Sequence[str], *, seed: int = 0) -> Anisotropy:

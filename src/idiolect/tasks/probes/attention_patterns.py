@@ -1,6 +1,6 @@
-"""Heads that look at one place: the previous token, the next, a separator, the same token again.
+"""Heads that attend to one place: previous or next token, separators, the same token again.
 
-A head's share for a pattern is the mean attention of a text's tokens to that place (Clark et al.
+A head's share of a pattern is the mean attention of a text's tokens to that place (Clark et al.
 2019, 1906.04341). Each share is compared with that of uniform attention: the same weight for every
 token that the head may see.
 """
@@ -36,21 +36,21 @@ class AttentionPatterns:
     """The shares of uniform attention: the same weight for each visible token. (patterns,)."""
 
     def strongest(self, pattern: str) -> tuple[int, int, float]:
-        """Return layer, head (both from 1) and share of the head that looks there most."""
+        """Return layer, head (both from 1) and share of the head with the largest share."""
         shares = self.shares[PATTERNS.index(pattern)]
         layer, head = np.unravel_index(int(shares.argmax()), shares.shape)
         return int(layer) + 1, int(head) + 1, float(shares[layer, head])
 
 
 def attention_patterns(encoder: Encoder, texts: Sequence[str]) -> AttentionPatterns | None:
-    """Measure where each head looks, over all tokens of some texts but the special ones.
+    """Measure where each head attends, over all tokens of some texts except special tokens.
 
     Args:
         encoder: The encoder.
         texts: The texts.
 
     Returns:
-        The patterns; `None` of a network without attention.
+        The patterns; `None` for a network without attention.
     """
     rows = encoder.reader.read(list(texts), None, EncodingCounts())
     separators = _separators(encoder, rows)
@@ -74,7 +74,7 @@ def attention_patterns(encoder: Encoder, texts: Sequence[str]) -> AttentionPatte
         )
         shares = found if shares is None else shares + found
         uniform = expected if uniform is None else uniform + expected
-        # A token for which the place does not exist cannot look there, and is not counted.
+        # A token for which the place does not exist is not counted.
         totals += torch.stack([p[:, queries].any(-1).double().sum() for p in places])
     if shares is None or uniform is None:
         return None
@@ -83,7 +83,7 @@ def attention_patterns(encoder: Encoder, texts: Sequence[str]) -> AttentionPatte
 
 
 def _places(ids: Tensor, separators: Tensor) -> list[Tensor]:
-    """Return where each pattern looks, in the order of `PATTERNS`. Each (texts, queries, keys)."""
+    """Return a mask for each pattern, in the order of `PATTERNS`. Each (texts, queries, keys)."""
     count, length = ids.shape
     own = torch.eye(length, dtype=torch.bool)
     before = torch.diag(torch.ones(max(length - 1, 0), dtype=torch.bool), -1)

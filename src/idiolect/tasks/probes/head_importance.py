@@ -1,6 +1,6 @@
-"""How much a loss depends on each attention head, and what pruning the least important costs.
+"""How much a loss depends on each attention head, and the cost of pruning the least important.
 
-The importance of a head is E|∂L/∂ξ|, where ξ = 1 multiplies what the head adds: |Aᵀ ∂L/∂A|,
+The importance of a head is E|∂L/∂ξ|, where ξ = 1 scales the head's output: |Aᵀ ∂L/∂A|,
 averaged over texts, and scaled to length one in each layer (Michel et al. 2019, 1905.10650).
 """
 
@@ -24,23 +24,23 @@ from idiolect.tasks.probes.layer_states import self_attentions
 __all__ = ["PruningCurve", "head_importance", "prune_heads", "pruned", "pruning_curve"]
 
 _Head = tuple[int, int]
-"""Number of the layer and of the head in it, from 0."""
+"""Index of the layer and of the head in it."""
 
 
 @dataclass(frozen=True)
 class PruningCurve:
-    """A measure after some share of the heads is pruned."""
+    """A metric after pruning some share of the heads."""
 
     shares: tuple[float, ...]
     """Shares of the heads."""
     by_importance: list[float]
-    """The measure without the least important heads."""
+    """The metric without the least important heads."""
     random: list[list[float]]
-    """The measure without random heads: a list for each share, with a number for each seed."""
+    """The metric without random heads: a list for each share, with a value for each seed."""
     measure: str
-    """What is measured."""
+    """Name of the metric."""
     higher_is_better: bool
-    """Whether a higher number is better."""
+    """Whether a higher value is better."""
 
 
 def head_importance(
@@ -50,7 +50,7 @@ def head_importance(
 
     Args:
         encoder: The encoder, whose network computes the losses.
-        batches: Each returns the loss summed over texts of equal length, read without padding.
+        batches: Each computes the loss summed over texts of equal length, without padding.
 
     Raises:
         InputError: The network has no attention heads.
@@ -63,7 +63,7 @@ def head_importance(
     for compute_loss in batches:
         with torch.enable_grad(), _gates(attentions) as gates:
             loss = compute_loss()
-            # A gate for each text, so that texts do not cancel each other.
+            # One gate for each text, so that gradients of different texts do not cancel.
             slopes = torch.autograd.grad(loss, [gate for layer in gates for gate in layer])
         position = 0
         for number, layer in enumerate(gates):
@@ -98,9 +98,9 @@ def _gates(attentions: Sequence[Attention]) -> Iterator[list[list[Tensor]]]:
 
 
 def prune_heads(encoder: Encoder, heads: Iterable[_Head]) -> None:
-    """Remove what heads add to their layer, for good: the columns of the output matrix are zero.
+    """Prune heads permanently by setting their columns of the output matrix to zero.
 
-    Sizes stay as they are, so the model is saved and read as before.
+    Shapes do not change, so the model is saved and loaded as before.
 
     Args:
         encoder: The encoder, whose network is changed in place.

@@ -1,12 +1,12 @@
-"""Layer probes: how well a linear probe reads something from each layer of a network.
+"""Layer probes: what a linear probe can predict from each layer of a network.
 
     pos       the part of speech of a word, from its last token         Liu et al. 2019, 1903.08855
     chunk     the noun, verb or preposition chunk of a word             ditto; here chunks by rule
     length    the number of words of a text, in six bins                SentEval, 1805.01070
     content   which of some words of middle frequency is in a text      ditto (WC)
 
-Texts are represented by the mean of their tokens. Beside the layers stand two baselines without a
-network: the most frequent class, and, for words, the most frequent class of that word.
+A text is represented by the mean of its tokens. Two baselines need no network: the most frequent
+class, and, for words, the most frequent class of that word.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ _TRAIN_SHARE = 0.7
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What one kind of probe reads from each layer."""
+    """Accuracy of one kind of probe on each layer."""
 
     name: str
     """`pos`, `chunk`, `length` or `content`."""
     accuracy: list[float]
-    """Accuracy on texts the probe has not seen: of the embedding, then of each layer."""
+    """Accuracy on held-out texts: for the embedding, then for each layer."""
     majority: float
     """Accuracy of the most frequent class."""
     by_word: float | None
@@ -63,7 +63,7 @@ class _Examples:
 
     features: list[list[Tensor]] = field(default_factory=list)
     places: list[tuple[int, int]] = field(default_factory=list)
-    """Text and word of each example."""
+    """Indices of each example's text and of the word in it."""
 
     def add(self, places: Sequence[tuple[int, int]], layers: Sequence[Tensor]) -> None:
         self.features.append(list(layers))
@@ -153,7 +153,7 @@ def probe_texts(encoder: Encoder, texts: Sequence[str], *, seed: int = 0) -> lis
 
 
 def _content_labels(words: Sequence[Sequence[str]]) -> list[str | None]:
-    """Name the one word of middle frequency that each text contains, if it contains just one."""
+    """Return the only word of middle frequency in each text, if there is exactly one."""
     frequency = Counter(word for one in words for word in set(one) if len(word) > 3)
     common = [w for w, count in frequency.most_common() if count <= max(20, len(words) // 25)]
     chosen = set(common[:_CONTENT_WORDS])
@@ -164,7 +164,7 @@ def _content_labels(words: Sequence[Sequence[str]]) -> list[str | None]:
 def _align(
     encoder: Encoder, sentences: Sequence[TaggedSentence], max_words: int
 ) -> tuple[list[list[int]], list[list[tuple[int, int]]]]:
-    """Return the rows of sentences, and each word's number with the position of its last token."""
+    """Return the ids of sentences, and each word's index with the position of its last token."""
     template, tokenizer = encoder.reader.template, encoder.model.tokenizer
     before, after = list(template.before), list(template.after)
     rows: list[list[int]] = []
@@ -177,7 +177,7 @@ def _align(
         ids = ids[: encoder.max_length - len(before) - len(after)]
         for position, (start, end) in enumerate(offsets[: len(ids)]):
             if end > start:
-                # A token may begin with the space before its word.
+                # A token may include the space before its word.
                 last[int(np.searchsorted(starts, end - 1, side="right")) - 1] = position
         rows.append([*before, *ids, *after] if ids else [])
         ends.append([(word, len(before) + position) for word, position in sorted(last.items())])

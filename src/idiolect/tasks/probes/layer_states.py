@@ -1,7 +1,7 @@
 """The hidden states of every layer of any network, and the attention weights of every head.
 
-Texts of equal length are read together, so no batch has padding, and a state is found at its row
-and position in every kind of network.
+Texts of equal length are read together, so no batch has padding, and states have the same row and
+position in every kind of network.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from idiolect.nn.attention import Attention
 __all__ = ["LayerStates", "equal_lengths", "self_attentions", "states_by_layer"]
 
 _TOKENS = 2048
-"""Tokens read at once: few, since the states of all layers are kept."""
+"""Tokens per batch: few, since the states of all layers are kept."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class LayerStates:
     """The states of some texts of equal length."""
 
     texts: list[int]
-    """Numbers of the texts."""
+    """Indices of the texts."""
     input_ids: Tensor
     """Their ids. (texts, length)."""
     states: list[Tensor]
@@ -85,7 +85,7 @@ def states_by_layer(
 
 @contextmanager
 def _recording(encoder: Encoder, attentions: bool) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
-    """Collect what goes into the first layer and comes out of each one, and the weights."""
+    """Record the input of the first layer, the output of each layer, and the attention weights."""
     states: list[Tensor] = []
     weights: list[Tensor] = []
 

@@ -1,4 +1,4 @@
-"""A linear probe: multinomial logistic regression on states of a network that is not trained."""
+"""Linear probe: multinomial logistic regression on the states of a frozen network."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["LinearProbe"]
 class LinearProbe:
     """Predict classes from standardised features (Alain & Bengio 2016, 1610.01644).
 
-    It minimises the mean cross-entropy and `penalty` times the squared weights, by L-BFGS, so
-    there is one solution and no seed.
+    It minimises the mean cross-entropy plus `penalty` times the squared weights, by L-BFGS. The
+    problem is convex, so there is one solution and no seed.
 
     Args:
         features: One row for each example. (examples, width).
         labels: The classes. (examples,), int64.
         classes: Number of classes.
-        penalty: Weight of the squared weights.
+        penalty: L2 regularisation strength.
     """
 
     def __init__(
@@ -60,5 +60,5 @@ class LinearProbe:
         return found
 
     def accuracy(self, features: Tensor, labels: NDArray[np.int64]) -> float:
-        """Return the share of rows whose class is found."""
+        """Return the share of rows whose class is predicted correctly."""
         return float((self.predict(features) == labels).mean())

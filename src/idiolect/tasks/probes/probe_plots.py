@@ -1,4 +1,4 @@
-"""Plots of what the probes tell: lines over the layers, maps of heads, and pruning."""
+"""Plots of probe results: curves over layers, maps of heads, and pruning."""
 
 from __future__ import annotations
 

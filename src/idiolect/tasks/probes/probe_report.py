@@ -1,4 +1,4 @@
-"""A page with what the probes tell about a model: tables and plots, in one file."""
+"""HTML page with the results of all probes of a model: tables and plots, in one file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def probe_page(found: ModelProbes, title: str) -> str:
     """Return an HTML page.
 
     Args:
-        found: What the probes tell.
+        found: Results of the probes.
         title: The model's name.
     """
     images = {

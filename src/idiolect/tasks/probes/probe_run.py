@@ -1,4 +1,4 @@
-"""`probe`: everything that the probes tell about a model, in one call."""
+"""`probe`: run all probes on a model."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from idiolect.training.progress import status
 __all__ = ["ModelProbes", "probe"]
 
 _ATTENDED = 100
-"""Texts whose attention is measured: weights grow with the square of the length."""
+"""Texts whose attention is measured; memory grows with the square of the length."""
 _IMPORTANT = 200
-"""Texts that decide which heads are important, and as many that measure."""
+"""Number of texts that determine head importance, and of texts that measure pruning."""
 
 
 @dataclass(frozen=True)
 class ModelProbes:
-    """What the probes tell."""
+    """Results of all probes."""
 
     layers: int
     """Number of layers; results by layer also have the embedding, as number 0."""
@@ -44,16 +44,16 @@ class ModelProbes:
     probes: list[ProbeResult]
     """Layer probes."""
     anisotropy: Anisotropy
-    """How much states point the same way."""
+    """How similar in direction the states are."""
     patterns: AttentionPatterns | None
-    """Where heads look; `None` without attention."""
+    """Where heads attend; `None` without attention."""
     importance: NDArray[np.float64] | None
     """Importance of each head. (layers, heads)."""
     pruning: PruningCurve | None
-    """What pruning costs."""
+    """The cost of pruning heads."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the figures as values of JSON."""
+        """Return the results as JSON values."""
         found: dict[str, Any] = {
             "layers": self.layers,
             "texts": self.texts,
@@ -89,8 +89,8 @@ def probe(
         encoder: The model: encoders, decoders, recurrent networks.
         texts: Texts of a sentence or a few.
         tagged: Sentences with part-of-speech tags, for the probes `pos` and `chunk`.
-        task: What heads are pruned for; by default `usual_task` on the texts.
-        seeds: How many random choices of heads pruning by importance is compared with.
+        task: Task that measures pruning; by default `usual_task` on the texts.
+        seeds: Number of random prunings to compare with pruning by importance.
         seed: Random seed of samples.
 
     Raises:

@@ -1,7 +1,7 @@
-"""Losses that heads are important for, and measures of what pruning them costs.
+"""Tasks for head pruning: a loss that defines importance, and a metric of the damage.
 
 language   a model with a language-model head predicts tokens: the next one, or masked ones
-halves     an encoder without one finds the second half of a text by its first
+halves     an encoder without such a head retrieves the second half of a text by its first
 labels     a trained classifier names labels
 """
 
@@ -31,16 +31,16 @@ _MASKED = 0.15
 
 @dataclass(frozen=True)
 class PruningTask:
-    """What heads are pruned for."""
+    """A loss that defines head importance, and a metric of the damage that pruning does."""
 
     measure_name: str
-    """What `measure` returns."""
+    """Name of the metric that `measure` returns."""
     higher_is_better: bool
-    """Whether a higher number is better."""
+    """Whether a higher value is better."""
     batches: list[Callable[[], Tensor]]
     """The loss summed over the texts of a batch; all have the same length."""
     measure: Callable[[], float]
-    """Returns the measure on other texts."""
+    """Returns the metric on other texts."""
 
 
 def usual_task(encoder: Encoder, texts: Sequence[str], test: Sequence[str]) -> PruningTask:
@@ -58,8 +58,8 @@ def language_task(encoder: Encoder, texts: Sequence[str], test: Sequence[str]) -
 
     Args:
         encoder: An encoder whose network has a language-model head.
-        texts: Texts that decide which heads are important.
-        test: Texts that measure.
+        texts: Texts that determine head importance.
+        test: Texts that the metric is computed on.
     """
     network, mask_id = encoder.model.network, encoder.model.tokenizer.mask_token_id
     causal = network.kind == "causal"
@@ -68,7 +68,8 @@ def language_task(encoder: Encoder, texts: Sequence[str], test: Sequence[str]) -
         if causal:
             hidden, read, goal = network.text_states(ids, None)[:, :-1], None, ids[:, 1:]
         else:
-            # The same positions for a text of the same length: pruned models see the same.
+            # Mask the same positions in texts of equal length, so that all pruned models see the
+            # same.
             drawn = torch.rand(ids.shape, generator=torch.Generator().manual_seed(ids.shape[1]))
             read = (drawn < max(_MASKED, 1 / ids.shape[1])).to(ids.device)
             assert mask_id is not None
@@ -107,12 +108,12 @@ def language_task(encoder: Encoder, texts: Sequence[str], test: Sequence[str]) -
 
 
 def halves_task(encoder: Encoder, texts: Sequence[str], test: Sequence[str]) -> PruningTask:
-    """Return the task of finding the second half of a text by its first, by cosine.
+    """Return the task of retrieving the second half of a text by its first, by cosine.
 
     Args:
         encoder: The encoder.
-        texts: Texts that decide which heads are important.
-        test: Texts that measure.
+        texts: Texts that determine head importance.
+        test: Texts that the metric is computed on.
 
     Raises:
         InputError: There are fewer than ten texts of eight tokens.
@@ -127,7 +128,7 @@ def halves_task(encoder: Encoder, texts: Sequence[str], test: Sequence[str]) -> 
             row[len(template.before) : len(row) - len(template.after)]
             for row in _rows(encoder, some)
         ]
-        # Lengths in steps of eight tokens, so that enough texts are alike.
+        # Cut lengths to multiples of eight tokens, so that enough texts have equal length.
         cut = [row[: min(len(row) // 8 * 8, 64)] for row in inner if len(row) >= 8]
         if len(cut) < 10:
             raise InputError(f"{len(cut)} texts have eight tokens", hint="give at least 10")
@@ -175,8 +176,8 @@ def classifier_task(
 
     Args:
         classifier: The classifier of single texts.
-        examples: Texts that decide which heads are important.
-        test: Texts that measure.
+        examples: Texts that determine head importance.
+        test: Texts that the metric is computed on.
 
     Raises:
         InputError: A label is unknown, or the examples are pairs.

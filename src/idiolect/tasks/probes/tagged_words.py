@@ -1,4 +1,4 @@
-"""Sentences whose words have part-of-speech tags, and noun, verb and preposition chunks of them."""
+"""Sentences with part-of-speech tags, and noun, verb and preposition chunks made from them."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def chunk_tags(tags: Sequence[str]) -> tuple[str, ...]:
     kind_before, nouns = "O", False
     for tag in tags:
         kind = _kind(tag, kind_before)
-        # A determiner or pronoun starts a chunk, and so does what precedes a noun after a noun.
+        # A determiner or pronoun starts a chunk, and so does an adjective or number after a noun.
         starts = tag in ("DT", "PDT", "PRP", "EX", "WP", "PRP$") or (
             nouns and tag.startswith(("JJ", "CD")) and kind == "NP"
         )

@@ -7,9 +7,9 @@ embeddings"). The vectors are frozen; a `LinearProbe` learns from them.
   a chunk made of them by rule (see `chunk_tags`).
 - Classification, such as sentiment: the mean of a text's vectors.
 
-One fifth of the texts is held out. Unknown words are zeros. Two baselines say what the vectors add:
-the most frequent label, and random vectors of the same words and width, from which a probe can only
-learn the words themselves.
+One fifth of the texts is held out. Unknown words are zero vectors. Two baselines show what the
+vectors add: the most frequent label, and random vectors of the same words and width, from which a
+probe can only learn the identity of the words.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ _REACH = 2
 """Words on each side of a tagged one whose vectors are features."""
 _HELD_OUT = 0.2
 _MAX_WORDS = 30_000
-"""Tagged words to learn from; their features are 60 MB with 100 dimensions."""
+"""Maximum number of tagged training words; their features take 60 MB with 100 dimensions."""
 
 
 @dataclass(frozen=True)
 class WordProbe:
-    """A task on words: what is to be predicted of which sentences."""
+    """A prediction task on words or texts."""
 
     name: str
     kind: str
@@ -83,8 +83,8 @@ def probe_words(vectors: WordVectors, task: WordProbe, *, seed: int = 0) -> Word
         seed: Random seed of the texts that are held out, and of the random vectors.
 
     Returns:
-        The accuracy on what is held out. `score` and the baselines are of the words that have a
-        vector (classification: of the texts with such a word), `score_all` is of all.
+        The accuracy on the held-out part. `score` and the baselines cover the words that have a
+        vector (classification: texts with such a word); `score_all` covers all.
 
     Raises:
         InputError: There are fewer than ten sentences, or fewer than two labels.
@@ -110,7 +110,7 @@ def probe_words(vectors: WordVectors, task: WordProbe, *, seed: int = 0) -> Word
     known = np.concatenate([one >= 0 if tagging else [(one >= 0).any()] for one in sets[1]])
 
     def right(table: Tensor) -> NDArray[np.bool_]:
-        table = torch.cat([table, torch.zeros(1, table.shape[1])])  # the last row is of place -1
+        table = torch.cat([table, torch.zeros(1, table.shape[1])])  # index -1 is this zero row
         features = [
             table[window].flatten(1) if window is not None else _means(table, one)
             for window, one in zip(windows, sets, strict=True)
@@ -135,7 +135,7 @@ def probe_words(vectors: WordVectors, task: WordProbe, *, seed: int = 0) -> Word
 
 
 def _split(task: WordProbe, generator: np.random.Generator) -> tuple[list[int], list[int]]:
-    """Return the numbers of the sentences to learn from, and of those held out."""
+    """Return the indices of the training sentences and of the held-out ones."""
     order = [int(n) for n in generator.permutation(len(task.sentences)) if task.sentences[n]]
     if len(order) < 10:
         raise InputError(
@@ -151,13 +151,13 @@ def _split(task: WordProbe, generator: np.random.Generator) -> tuple[list[int], 
 
 
 def _up_to(task: WordProbe, numbers: list[int], words: int) -> list[int]:
-    """Return the first sentences, until they have so many words."""
+    """Return the first sentences, up to this many words."""
     before = np.cumsum([0, *(len(task.sentences[n]) for n in numbers)])[:-1]
     return [n for n, start in zip(numbers, before, strict=True) if start < words]
 
 
 def _windows(sentences: Sequence[NDArray[np.int64]]) -> Tensor:
-    """Return the places of each word and of its neighbours; -1 beyond a sentence. (words, 5)."""
+    """Return the indices of each word and its neighbours; -1 outside a sentence. (words, 5)."""
     gap = np.full(_REACH, -1)
     stream = np.concatenate([part for one in sentences for part in (gap, one)] + [gap])
     inside = np.concatenate([part for one in sentences for part in (gap == 0, one == one)])
@@ -166,7 +166,7 @@ def _windows(sentences: Sequence[NDArray[np.int64]]) -> Tensor:
 
 
 def _means(table: Tensor, texts: Sequence[NDArray[np.int64]]) -> Tensor:
-    """Return the mean of each text's known words; zeros without one. (texts, dimensions)."""
+    """Return the mean vector of each text's known words; zeros if none. (texts, dimensions)."""
     rows = torch.zeros(len(texts), table.shape[1])
     for row, text in zip(rows, texts, strict=True):
         own = text[text >= 0]

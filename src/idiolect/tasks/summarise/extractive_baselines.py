@@ -1,4 +1,4 @@
-"""What a summariser must beat: the first sentence. And what no extract exceeds: the best one."""
+"""Extractive references: the first sentence (baseline) and the best one (upper bound)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def first_sentence(texts: Sequence[SummarisedText]) -> list[str]:
 
 
 def best_sentence(texts: Sequence[SummarisedText], *, use_stemmer: bool = True) -> list[str]:
-    """Return the sentence of each text with the highest ROUGE-1: an oracle, no system."""
+    """Return the sentence of each text with the highest ROUGE-1: an oracle, not a system."""
     found = []
     for text in texts:
         sentences = split_sentences(text.text)

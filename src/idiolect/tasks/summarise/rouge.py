@@ -1,8 +1,8 @@
 """ROUGE by Google's rouge-score, with its settings (Lin 2004).
 
-- Words are runs of `a-z0-9` after lower-casing: a text in other letters has none, and scores 0.
-- ROUGE-Lsum compares sentences; they are divided here, since rouge-score expects one a line.
-- Of several references, the one with the highest F1 counts, for each measure.
+- Words are runs of `a-z0-9` after lower-casing: a text in another script has none, and scores 0.
+- ROUGE-Lsum compares sentences; texts are split here, since rouge-score expects one per line.
+- With several references, the one with the highest F1 is used, separately for each metric.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from idiolect.tasks.summarise.summarised_texts import split_sentences
 __all__ = ["Rouge", "rouge"]
 
 _MEASURES = {"rouge1": "rouge1", "rouge2": "rouge2", "rougeL": "rouge_l", "rougeLsum": "rouge_lsum"}
-"""Our names of rouge-score's measures."""
+"""Our names of rouge-score's metrics."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Rouge:
     """Texts whose references have no word in Latin letters or digits: they score 0."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the measures by rouge-score's names, but those of each summary."""
+        """Return the metrics by rouge-score's names, without the scores of single summaries."""
         theirs = {ours: name for name, ours in _MEASURES.items()}
         values = {name: value for name, value in asdict(self).items() if name != "each"}
         return {theirs.get(name, name): value for name, value in values.items()}

@@ -1,4 +1,4 @@
-"""A page with a summariser's measures and its worst summaries."""
+"""HTML page with a summariser's metrics and its worst summaries."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def summaries_page(
     """Return an HTML page.
 
     Args:
-        scores: Measures by the name of the system.
+        scores: Metrics by system name.
         texts: The texts with their references.
         found: The first system's summaries.
         shown: How many summaries to show, those with the lowest ROUGE-1 first.

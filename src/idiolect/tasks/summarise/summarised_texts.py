@@ -64,7 +64,7 @@ def read_summarised_texts(
 
 
 def split_sentences(text: str) -> list[str]:
-    """Divide a text after `.`, `!` and `?` before a space."""
+    """Split a text after `.`, `!` and `?` before a space."""
     return [part for part in re.split(r"(?<=[.!?])\s+", text.strip()) if part]
 
 

@@ -3,8 +3,8 @@
     decoder            text + prompt ──► summary      (the prompt is "TL;DR:", Radford et al. 2019)
     encoder-decoder    text ──► encoder ──► decoder ──► summary
 
-A text that does not fit is divided into parts at sentences; the parts are summarised, and then
-their summaries together (Wu et al. 2021, 2109.10862), until all fits.
+A text that does not fit is split at sentences into parts. The parts are summarised, and then their
+concatenated summaries (Wu et al. 2021, 2109.10862), until all fits.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ __all__ = ["Summariser", "summary_config"]
 _RECORD = "summariser.json"
 _RATES = {"full": 5e-5, "lora": 5e-4}
 _LONGEST = 1024
-"""Tokens of text and summary for a model that reads more."""
+"""Default limit of `max_length`, for models with a longer context."""
 
 
 def summary_config(adaptation: Literal["full", "lora"] = "full", **values: Any) -> TrainingConfig:
     """Return the default training settings.
 
     Args:
-        adaptation: What trains.
+        adaptation: Which parameters train.
         values: Fields of `TrainingConfig` to override.
     """
     if adaptation not in _RATES:
@@ -69,10 +69,10 @@ class Summariser:
 
     Args:
         model: The model, or its name: a decoder or an encoder-decoder.
-        prompt: What follows the text, for a decoder.
-        max_length: Tokens of text and prompt; by default what the model has positions for, at most
-            1,024, without those of the summary.
-        max_new_tokens: Tokens of the longest summary.
+        prompt: Text after the input, for a decoder.
+        max_length: Maximum tokens of text and prompt; by default the model's context, at most
+            1,024, minus `max_new_tokens` for a decoder.
+        max_new_tokens: Maximum tokens of a summary.
 
     Raises:
         InputError: The model does not write texts, or has no token that ends a text.
@@ -98,7 +98,7 @@ class Summariser:
             raise InputError("the model has no token that ends a text", hint="set eos_token_id")
         self.end = end
         context = self.generator.context_length
-        # A decoder writes its summary behind the text.
+        # A decoder writes the summary into the same context as the text.
         room = None if context is None else context - (max_new_tokens if self._is_decoder else 0)
         usual = min(_LONGEST, _LONGEST if room is None else room)
         self.max_length = usual if max_length is None else max_length
@@ -133,7 +133,7 @@ class Summariser:
 
     @checked
     def save(self, directory: str | Path) -> None:
-        """Write the model, which is a language model like any other, and the settings in it.
+        """Write the model as an ordinary language model, with the settings in its directory.
 
         Raises:
             InputError: The directory cannot be written to.
@@ -158,7 +158,7 @@ class Summariser:
         lora: LoraConfig | None = None,
         config: TrainingConfig | None = None,
     ) -> Self:
-        """Train on texts with summaries, each reference an example. Run it again to resume.
+        """Train on texts with summaries; each reference is an example. Run it again to resume.
 
         A text that does not fit is cut at its end, and counted. Original embedding rows stay
         unchanged.
@@ -166,10 +166,11 @@ class Summariser:
         Args:
             texts: Texts with summaries.
             output_dir: The run's folder. The finished model is in `output_dir/model`.
-            adaptation: What trains: the network but its original rows, or LoRA adapters.
+            adaptation: Which parameters train: the network except its original rows, or LoRA
+                adapters.
             epochs: Number of epochs over the examples.
-            batch_tokens: The size of a step: examples times their longest text.
-            lora: Size and place of the adapters, with `adaptation="lora"`.
+            batch_tokens: Size of a batch: number of examples times the longest length.
+            lora: Rank and target modules of the adapters, with `adaptation="lora"`.
             config: Training settings, by default `summary_config(adaptation)`. `batch_size` has no
                 effect.
 
@@ -224,9 +225,9 @@ class Summariser:
         Args:
             texts: The texts.
             num_beams: Beams of the search; 1 is greedy.
-            length_penalty: Exponent of the length that beams' scores are divided by.
-            no_repeat_ngram_size: No run of so many tokens is written twice; 0 permits all.
-            batch_size: Texts that are summarised at the same time.
+            length_penalty: Beam scores are divided by the length to this power.
+            no_repeat_ngram_size: No n-gram of this size occurs twice in a summary; 0 for no limit.
+            batch_size: Texts that are summarised together.
             progress: Show the progress.
         """
         options: dict[str, Any] = {
@@ -246,7 +247,7 @@ class Summariser:
                 found = [self._text(one.ids) for one in made]
                 for (number, text), own in zip(now, parts, strict=True):
                     written, found = " ".join(found[: len(own)]).strip(), found[len(own) :]
-                    if len(own) > 1 and written:  # the parts' summaries are summarised together
+                    if len(own) > 1 and written:  # summarise the joined summaries of the parts
                         waiting.insert(0, (number, self._shorter(written, text)))
                     else:
                         results[number] = written
@@ -258,14 +259,14 @@ class Summariser:
         return " ".join(self.model.tokenizer.decode(written).split())
 
     def _shorter(self, summary: str, text: str) -> str:
-        """Return the summary; if it is as long as the text, only as much as half a part."""
+        """Return the summary, cut to half a part if it is as long as the text or longer."""
         ids = self._ids(summary)
         if len(ids) < len(self._ids(text)):
             return summary
         return self.model.tokenizer.decode(ids[: self._room // 2])
 
     def _parts(self, text: str) -> list[list[int]]:
-        """Return what the model reads of a text: one row, or several if it is too long."""
+        """Return the input rows of a text: one, or several if it is too long."""
         pieces = [text] if len(self._ids(text)) <= self._room else split_sentences(text)
         rows, current = list[list[int]](), list[int]()
         for piece in pieces:
@@ -273,7 +274,7 @@ class Summariser:
             if current and len(current) + len(ids) > self._room:
                 rows.append(current)
                 current, ids = [], self._ids(piece)
-            while len(ids) > self._room:  # a sentence that is too long itself
+            while len(ids) > self._room:  # a single sentence that is too long
                 rows.append(ids[: self._room])
                 ids = ids[self._room :]
             current = current + ids
@@ -284,7 +285,7 @@ class Summariser:
         return self.model.tokenizer.encode(text, add_special_tokens=False)
 
     def _frame(self) -> tuple[list[int], list[int]]:
-        """Return the ids before and after a text."""
+        """Return the ids that precede and follow a text."""
         if self._is_decoder:
             template = TextTemplate.of(self.model.tokenizer, causal=False)
             return list(template.before), self._ids(self.prompt)
@@ -302,7 +303,7 @@ class Summariser:
             cut += len(ids) > self._room
             row = self._row(ids[: self._room])
             for summary in text.summaries:
-                # A decoder writes the summary after the prompt, and so after a space.
+                # A decoder writes the summary after the prompt, so it begins with a space.
                 target = self._ids(f" {summary}" if self._is_decoder else summary)
                 sources.append(row)
                 targets.append([*target[: self.max_new_tokens - 1], self.end])
@@ -314,7 +315,7 @@ class Summariser:
 
 
 class _Continuation(RowwiseObjective):
-    """Predict the summary after the text; the text itself is not learnt."""
+    """Predict the summary after the text; the text's own tokens have no loss."""
 
     def __init__(self, pad_id: int) -> None:
         self.pad_id = pad_id

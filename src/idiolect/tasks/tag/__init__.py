@@ -1,1 +1,1 @@
-"""Tag spans of texts, such as names: schemes of tags, files, tagger, CRF, baseline and measures."""
+"""Tag spans of texts, such as names: tag schemes, files, tagger, CRF, baseline and metrics."""

@@ -1,4 +1,4 @@
-"""Schemes that write spans as a tag for each word, and conversion between them.
+"""Schemes that encode spans as one tag for each word, and conversion between them.
 
 words    Ada Lovelace met Babbage Charles .
 IOB1     I-P I-P      O   I-P     B-P     O    B- only between adjacent spans of a label
@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 TagScheme = Literal["iob1", "iob2", "bioes"]
-"""How spans are written as tags."""
+"""How spans are encoded as tags."""
 
 WordSpan = tuple[int, int, str]
 """First word, the word after the last, and label."""
@@ -47,21 +47,21 @@ def check_scheme(name: str) -> None:
 
 
 def is_tag(tag: str) -> bool:
-    """Return whether a text is `O`, or one of B-, I-, E-, S- and a label."""
+    """Return whether a text is `O`, or one of B-, I-, E-, S- followed by a label."""
     return tag == "O" or (tag[:1] in set("BIES") and tag[1:2] == "-" and len(tag) > 2)
 
 
 def read_tags(tags: Sequence[str]) -> list[WordSpan]:
     """Return the spans of tags in any of the schemes, as conlleval reads them.
 
-    A span begins with B- or S-, and also with a tag that continues no span of its label. For valid
-    tags of each scheme, these are its spans.
+    A span begins with B- or S-, or with a tag that does not continue a span of its label. For valid
+    tags of any scheme, this returns exactly their spans.
 
     >>> read_tags(["I-P", "I-P", "O", "I-P", "B-P"])
     [(0, 2, 'P'), (3, 4, 'P'), (4, 5, 'P')]
 
     Raises:
-        InputError: A tag is none.
+        InputError: A tag is malformed.
     """
     found: list[WordSpan] = []
     is_open = False
@@ -81,7 +81,7 @@ def read_tags(tags: Sequence[str]) -> list[WordSpan]:
 
 
 def strict_spans(tags: Sequence[str], scheme: TagScheme) -> list[WordSpan]:
-    """Return the spans that are written without a fault, as seqeval's strict mode reads them.
+    """Return the spans that follow the scheme exactly, as in seqeval's strict mode.
 
     >>> strict_spans(["O", "I-P", "B-P"], "iob2")
     [(2, 3, 'P')]
@@ -116,7 +116,7 @@ def write_tags(spans: Iterable[WordSpan], count: int, scheme: TagScheme) -> list
     Args:
         spans: Spans that do not overlap.
         count: Number of words.
-        scheme: How the spans are written.
+        scheme: How the spans are encoded.
 
     Raises:
         InputError: Two spans overlap, or one is outside the words.
@@ -151,7 +151,7 @@ def follows(first: str | None, second: str | None, scheme: TagScheme) -> bool:
     Args:
         first: The first tag, or `None` for the beginning of the text.
         second: The second, or `None` for the end of the text.
-        scheme: How the spans are written.
+        scheme: How the spans are encoded.
     """
     before, after = first or "O", second or "O"
     same = before[2:] == after[2:]

@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 _LONGEST = 1 << 20
-"""Bytes of a line."""
+"""Maximum bytes of a line."""
 _DOCUMENT = "-DOCSTART-"
 _JSON_LINES = (".jsonl", ".ndjson", ".json")
 
@@ -103,9 +103,9 @@ def read_tagged_texts(
 
     Args:
         path: The file; a name that ends as a file of records does is read as one.
-        tagged: Whether spans are read.
-        scheme: The scheme of a CoNLL file. By default any is read; see `read_tags`.
-        token_column: Column of the word, from 0; from -1 counted from the last.
+        tagged: Whether to read spans.
+        scheme: The scheme of a CoNLL file. By default all are accepted; see `read_tags`.
+        token_column: Column of the word, from 0; negative numbers count from the last.
         tag_column: Column of the tag.
         skipped: Counts the texts that are left out, by reason.
         max_unreadable: The share of the texts that may be left out.
@@ -200,7 +200,7 @@ def _check_share(
 def _records(
     path: Path, tagged: bool, unreadable: Skipped, skipped: Skipped, max_unreadable: float
 ) -> Iterator[TaggedText]:
-    """Yield texts; rows that are no records are `unreadable`, records that are no texts skipped."""
+    """Yield texts; count rows that are not records, and records that are not valid texts."""
     for place, record in numbered_records(path, unreadable, max_unreadable=max_unreadable):
         text, spans = record.get("text"), record.get("spans")
         if not isinstance(text, str) or unusable(text):
@@ -235,7 +235,7 @@ def _span(value: Any, text: str) -> TextSpan | None:
 
 
 def _checked(text: TaggedText, place: str) -> TaggedText:
-    """Return a text, if its spans do not overlap, also where they are widened to whole words."""
+    """Return a text after checking that its spans do not overlap, even as whole words."""
     words = text.word_spans()
     for number, (first, second) in enumerate(itertools.pairwise(words)):
         if second[0] < first[1]:
@@ -292,7 +292,7 @@ def _sentence(words: Sequence[str], tags: Sequence[str] | None) -> TaggedText:
 
 
 def _blocks(path: Path) -> Iterator[tuple[int, list[Any]]]:
-    """Yield the lines of each text, and the number of the first."""
+    """Yield the lines of each text, and the number of the first line."""
     first, lines = 1, list[Any]()
     for number, raw in read_lines(path, _LONGEST):
         line = raw if isinstance(raw, Fault) else raw.rstrip("\r\n")

@@ -1,4 +1,4 @@
-"""Measures of a tagger: precision, recall and F1 of whole spans, and a confusion of words."""
+"""Metrics of a tagger: span precision, recall and F1, and a confusion matrix of words."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["SpanScores", "TaggingScores", "confuse_words", "score_spans"]
 
 @dataclass(frozen=True)
 class SpanScores:
-    """How well spans of one label, or of all, were found."""
+    """Metrics of the spans of one label, or of all."""
 
     precision: float
     recall: float
@@ -26,7 +26,7 @@ class SpanScores:
 
 @dataclass(frozen=True)
 class TaggingScores:
-    """How well spans were found: a span counts if both its ends and its label are right.
+    """Span metrics: a span is right if both its ends and its label are right.
 
     Equal to seqeval's strict mode on valid tags (`average="micro"`, and each label's).
     """
@@ -39,7 +39,7 @@ class TaggingScores:
     """By label."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the measures by name."""
+        """Return the metrics by name."""
         return asdict(self)
 
 

@@ -1,4 +1,4 @@
-"""The objective of tagging: true tags are likely, each by itself or as a sequence."""
+"""Training objective of tagging: cross-entropy of single tags, or a CRF on the sequence."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class TaggedWindow:
     """A window of a text, and the words that are tagged in it."""
 
     text: int
-    """Number of the text."""
+    """Index of the text."""
     ids: list[int]
     words: slice
     """The words that are tagged here."""
     places: list[int]
-    """The token of each of these words."""
+    """Token position of each of these words."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,12 @@ class TaggingBatch:
 
     @property
     def count(self) -> int:
-        """Words."""
+        """Number of words."""
         return sum(len(window.places) for window in self.windows)
 
     @property
     def tokens(self) -> int:
-        """Tokens."""
+        """Number of tokens."""
         return sum(len(window.ids) for window in self.windows)
 
     def part(self, rows: slice) -> TaggingBatch:
@@ -66,7 +66,7 @@ class TaggingBatch:
 
 
 class TaggingObjective(RowwiseObjective):
-    """The negative log-likelihood of the true tags, of each or of the whole sequence.
+    """The negative log-likelihood of the true tags, one by one or as a sequence.
 
     Args:
         score_words: Scores the tags of the words of windows, and returns the mask of the words.
@@ -92,7 +92,7 @@ class TaggingObjective(RowwiseObjective):
         return TaggingBatch([self.windows[n] for n in numbers], tags)
 
     def loss(self, network: Network, batch: TaggingBatch) -> Tensor:
-        """Return the sum over the words."""
+        """Return the loss summed over the words."""
         scores, mask = self.score_words(batch.windows)
         return tagging_loss(scores, batch.tags, mask, self.crf)
 

@@ -1,4 +1,4 @@
-"""A page with a tagger's measures, its confusion of words and its worst errors."""
+"""HTML page with a tagger's metrics, its confusion matrix of words and its worst errors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def tagging_page(
     """Return an HTML page.
 
     Args:
-        scores: Measures by the name of the system; the labels' are those of the first.
+        scores: Metrics by system name; those of single labels are the first system's.
         labels: The labels, in the order of the confusion matrix.
         texts: The texts with their true spans.
         found: The first system's predictions.

@@ -2,9 +2,9 @@
 
     text ──► encoder ──► state of each word ──► norm ─► linear ─► softmax, or CRF ──► tags ──► spans
 
-A word's state is that of its first token, or in a causal network of its last, which alone has read
-all of it. A text that is longer than the encoder reads is divided into windows that overlap, and
-each word is read in the window in which it has the most context.
+A word's state is that of its first token or, in a causal network, of its last token, the only one
+that has seen the whole word. A text that is longer than the encoder's input is split into
+overlapping windows, and each word is read in the window in which it has the most context.
 """
 
 from __future__ import annotations
@@ -49,19 +49,19 @@ __all__ = ["TagPrediction", "TextTagger"]
 
 _TOKENS_PER_BATCH = 4096
 _WINDOW = 512
-"""Tokens of a window for an encoder that reads more."""
+"""Default maximum window, in tokens, for encoders with longer inputs."""
 
 
 @dataclass(frozen=True)
 class TagPrediction:
-    """What a tagger found in one text."""
+    """Predictions for one text."""
 
     spans: tuple[TextSpan, ...]
-    """The spans that are written without a fault."""
+    """Spans whose tags follow the scheme exactly."""
     invalid: int
     """Places where a tag may not follow the one before."""
     margin: float | None = None
-    """By how much the found tags score more than the true ones, in nats, if these are known."""
+    """Score of the found tags minus that of the true tags, in nats, if the latter are known."""
 
 
 class TextTagger(TaskModel):
@@ -81,7 +81,7 @@ class TextTagger(TaskModel):
         seed: Random seed of the head.
 
     Raises:
-        ConfigError: No labels, one twice, an unsuitable scheme, or a stride that is too long.
+        ConfigError: No labels, duplicates, an unsuitable scheme, or a stride that is too long.
     """
 
     name = "tagger"
@@ -135,12 +135,12 @@ class TextTagger(TaskModel):
 
     @property
     def identity(self) -> str:
-        """The settings as a text."""
+        """The settings as text."""
         return "|".join((self.scheme, str(self.stride), *self.labels))
 
     @classmethod
     def of_record(cls, encoder: Encoder, record: Mapping[str, Any], path: Path) -> Self:
-        """Return an untrained tagger with the settings of a record.
+        """Create an untrained tagger from saved settings.
 
         Raises:
             CheckpointError: The record is damaged.
@@ -167,9 +167,9 @@ class TextTagger(TaskModel):
         Args:
             texts: Tagged texts.
             output_dir: The run's folder. The finished model is in `output_dir/model`.
-            adaptation: What trains beside the head.
+            adaptation: Parameters that train in addition to the head.
             epochs: Number of epochs over the texts.
-            lora: Size and place of the adapters, with `adaptation="lora"`.
+            lora: Rank and target modules of the adapters, with `adaptation="lora"`.
             config: Training settings, by default `task_config(adaptation)`.
 
         Raises:
@@ -198,7 +198,7 @@ class TextTagger(TaskModel):
         return self
 
     def check_labels(self, texts: Sequence[TaggedText]) -> None:
-        """Refuse texts with labels that the tagger does not know.
+        """Reject texts with labels that the tagger does not know.
 
         Raises:
             InputError: The message names the first such label and its text.
@@ -306,7 +306,7 @@ class TextTagger(TaskModel):
         tags: Sequence[NDArray[np.int64]],
         config: TrainingConfig,
     ) -> FrozenObjective | None:
-        """Return an objective on words that are read once, unless they are too many."""
+        """Return an objective on precomputed word states, or None if they need too much memory."""
         network = self.encoder.model.network
 
         def loss(batch: StatesBatch) -> Tensor:
@@ -324,13 +324,13 @@ class TextTagger(TaskModel):
         return None if kept is None else FrozenObjective(kept, loss)
 
     def _places(self, text: TaggedText, offsets: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
-        """Return the token that stands for each word; for one without tokens, a neighbour's."""
+        """Return the token that represents each word; a neighbour's for a word without tokens."""
         words, tokens = np.array(text.words), np.array(offsets)
         if self.encoder.model.network.kind == "causal" and not self.encoder.bidirectional:
             found = np.searchsorted(tokens[:, 0], words[:, 1], "left") - 1
         else:
             found = np.searchsorted(tokens[:, 1], words[:, 0], "right")
-        # A word without tokens must not be read before the word in front of it.
+        # A word without tokens must not be placed before the word that precedes it.
         kept: NDArray[np.int64] = np.maximum.accumulate(found.clip(0, len(tokens) - 1))
         return kept
 
@@ -366,7 +366,7 @@ class TextTagger(TaskModel):
 
 
 class _Head(nn.Module):
-    """Scores tags from the states of words; the CRF, if there is one, scores their transitions."""
+    """Scores tags from the states of words; an optional CRF scores the transitions."""
 
     def __init__(self, width: int, tags: int, crf: bool) -> None:
         super().__init__()

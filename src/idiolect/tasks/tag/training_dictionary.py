@@ -1,4 +1,4 @@
-"""What a tagger must beat: the dictionary of the spans that were seen in training."""
+"""Baseline for a tagger: a dictionary of the spans in the training texts."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ __all__ = ["TrainingDictionary"]
 
 
 class TrainingDictionary:
-    """Tags each longest run of words that was a span in training in at least half of its places.
+    """Tags the longest word sequences that were a span in at least half of their occurrences.
 
-    Case is ignored. Of several labels, the most frequent one counts.
+    Case is ignored. If a sequence had several labels, the most frequent one is used.
 
     Args:
         texts: Tagged texts.

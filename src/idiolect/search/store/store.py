@@ -120,8 +120,9 @@ class Store(StoreReader):
             background: whether merges run automatically in a background thread, or only when
                 `merge` is called.
             memory: where graphs keep vectors and edges during a search: `ram`, the default of a new
-                store, or `disk`, where only codes of at most a sixteenth of the vectors' size are
-                in memory. The setting is stored; the next merge applies it to an existing store.
+                store, or `disk`, where only codes of at most a sixteenth of the vectors' size (a
+                quarter up to 32 dimensions) are in memory. The setting is stored; the next merge
+                applies it to an existing store.
             memory_limit: memory limit of the process during merges with `disk`: bytes, or a text
                 such as `2GB`. It is stored. By default the current memory of the process plus an
                 eighth of the vectors (at least 256 MiB).

@@ -36,6 +36,18 @@ def test_texts_match_the_expression(generator: Generator, options: dict[str, obj
         assert re.fullmatch(pattern, found.text), found.text
 
 
+@pytest.mark.parametrize("beams", [1, 2])
+def test_a_complete_text_ends_whatever_the_end_tokens_are(generator: Generator, beams: int) -> None:
+    constraint = Constraint.regex(generator, "take [1-3] pills")
+    other = generator.model.tokenizer.encode("z")
+    options = {"constraint": constraint, "max_new_tokens": 40, "eos_token_id": other}
+    (found,) = generator.generate(["one"], num_beams=beams, **options)
+    assert found.finish_reason == "end"
+    assert re.fullmatch("take [1-3] pills", found.text)
+    if beams == 1:
+        assert "".join(generator.stream("one", **options)) == found.text
+
+
 def test_an_added_term_is_a_token_like_any_other(generator: Generator) -> None:
     constraint = Constraint.regex(generator, f"take {TERM}!")
     tokenizer = generator.model.tokenizer

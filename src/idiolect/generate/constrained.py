@@ -38,14 +38,15 @@ class Constraint:
     def __init__(self, generator: Generator, grammar: str, kind: str) -> None:
         self._library = _library()
         tokenizer = generator.model.tokenizer
-        ends = list(generator.eos_token_id)
-        if not ends:
+        self.eos_token_id = list(generator.eos_token_id)
+        """The only ids that are permitted after a complete text."""
+        if not self.eos_token_id:
             raise ConfigError(
                 "the model has no token that ends a text", hint="choose a model with one"
             )
         try:
             self._tokenizer = self._library.LLTokenizer(
-                tokenizer.engine.to_str(), n_vocab=len(tokenizer), eos_token=ends
+                tokenizer.engine.to_str(), n_vocab=len(tokenizer), eos_token=self.eos_token_id
             )
         except ValueError as error:
             raise ConfigError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from typing import Any, Literal, Self
 
@@ -114,6 +114,14 @@ class GenerationOptions:
             return cls(**options)
         except TypeError as error:
             raise ConfigError(f"a generation option has the wrong type: {error}") from error
+
+    def also_ending_at(self, tokens: Sequence[int]) -> Self:
+        """Return options in which these ids end a text too, whatever `eos_token_id` is."""
+        if self.eos_token_id is None:
+            return self
+        given = self.eos_token_id
+        given = (given,) if isinstance(given, int) else tuple(given)
+        return replace(self, eos_token_id=(*given, *tokens))
 
     def __post_init__(self) -> None:
         for name, low in (

@@ -150,7 +150,7 @@ class Generator:
             ConfigError: Unknown options, or ones that contradict each other.
             InputError: A prompt that is empty or does not fit into the model's context.
         """
-        chosen = GenerationOptions.of(options)
+        chosen = GenerationOptions.of(options).also_ending_at(_ends_of(constraint))
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}", hint="it is a whole number from 1")
         helpers = HelperModels(amateur, assistant, negative_prompts)
@@ -179,7 +179,7 @@ class Generator:
         """
         names = ("processors", "constraint", "amateur", "assistant", "negative_prompts")
         extra = {name: options.pop(name) for name in names if name in options}
-        chosen = GenerationOptions.of(options)
+        chosen = GenerationOptions.of(options).also_ending_at(_ends_of(extra.get("constraint")))
         if chosen.num_beams > 1 or chosen.num_return_sequences > 1:
             raise ConfigError("only one text can be streamed", hint="use generate")
         helpers = HelperModels(*(extra.get(name) for name in names[2:]))
@@ -412,3 +412,9 @@ class Generator:
 
 def _sources(rows: Sequence[TextRow]) -> list[list[int]]:
     return [row.source for row in rows]
+
+
+def _ends_of(constraint: Any) -> Sequence[int]:
+    """Return the only ids that a constraint permits after a complete text."""
+    ends: Sequence[int] = getattr(constraint, "eos_token_id", ())
+    return ends

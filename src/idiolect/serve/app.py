@@ -95,12 +95,21 @@ async def _failed(request: Request, error: Exception) -> JsonResponse:
 
 async def _invalid(request: Request, error: Any) -> JsonResponse:
     """Respond to an invalid request: 400 if the body is not JSON, otherwise 422."""
-    first, *more = error.errors()
-    if first["type"] == "json_invalid":
-        reason = first.get("ctx", {}).get("error", "")
+    errors = error.errors()
+    if errors[0]["type"] == "json_invalid":
+        reason = errors[0].get("ctx", {}).get("error", "")
         return error_response(400, f"the body is not JSON: {reason}", hint="send a JSON object")
-    where = ".".join(str(part) for part in first["loc"][1:]) or "body"
-    message = f"{where}: {first['msg']}" + (f" (and {len(more)} more)" if more else "")
+    fields: dict[Any, list[Any]] = {}
+    for one in errors:
+        fields.setdefault(one["loc"][:2], []).append(one)
+    first, *more = fields.values()
+    # A field of several types has an error for each. The type that was meant is the one whose error
+    # lies deepest, or is not about the type itself.
+    best = max(first, key=lambda one: (len(one["loc"]), not one["type"].endswith("_type")))
+    types = re.compile(r"constrained-|.*\[")  # how pydantic names the types in a location
+    parts = [str(part) for part in best["loc"][1:]]
+    where = ".".join(part for part in parts if not types.match(part)) or "body"
+    message = f"{where}: {best['msg']}" + (f" (and {len(more)} more)" if more else "")
     return error_response(422, message, hint="see /openapi.json", param=where)
 
 

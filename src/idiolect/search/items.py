@@ -56,7 +56,7 @@ class Item:
     """Any JSON object; see `idiolect.search.metadata` for values of other types. Filters use its
     top-level strings, numbers, booleans and lists of these."""
     vector: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
-    """(dimensions,). None: the encoder of the index computes it, or it was not requested."""
+    """(dimensions,). `None` if the encoder of the index computes it, or if it was not requested."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""A whole corpus on a two-node Ray cluster: equal to one process, what it costs, and a lost node.
+"""Audit and encode a whole corpus on a two-node Ray cluster, and compare with one process.
 
     python benchmarks/scale_corpus.py TEXTS.jsonl OUT --model MODEL --tokenizer TOKENIZER \
         [--field abstract] [--max-length 128] [--steps one two ray killed]
@@ -81,13 +81,13 @@ WORK = {f.__name__: f for f in (audit_here, audit_there, encode_there, alone)}
 
 
 def start(name: str, *arguments: object) -> subprocess.Popen[str]:
-    """Begin one piece of work in a process of its own."""
+    """Start one of the functions of `WORK` in a process of its own."""
     command = [sys.executable, __file__, "do", name, *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
 def result(process: subprocess.Popen[str]) -> dict[str, Any]:
-    """Return what the work printed last."""
+    """Wait for a process, and return the JSON object on its last line."""
     output, _ = process.communicate()
     if process.returncode:
         raise SystemExit(f"{process.args} ended with {process.returncode}")
@@ -109,13 +109,13 @@ def cluster() -> Iterator[tuple[Any, Any]]:
 
 
 class Comparison:
-    """The steps, and what they share.
+    """The steps of the comparison.
 
     Args:
-        out: Folder of everything that is written.
-        texts: The corpus.
-        model: The encoder.
-        tokenizer: What is audited.
+        out: Output folder.
+        texts: The corpus, JSON Lines with a field `text`.
+        model: Folder of the encoder.
+        tokenizer: Name or folder of the tokenizer to audit.
     """
 
     def __init__(self, out: Path, texts: Path, model: str, tokenizer: str) -> None:
@@ -128,7 +128,7 @@ class Comparison:
         return found | {"encode": result(start("alone", self.model, self.texts, path))}
 
     def halves(self) -> float:
-        """Return the seconds of the slower of two processes that share the texts."""
+        """Encode half of the texts in each of two processes; return the seconds of the slower."""
         lines = self.texts.read_text(encoding="utf-8").splitlines(keepends=True)
         with tempfile.TemporaryDirectory() as folder:
             runs = []
@@ -139,7 +139,7 @@ class Comparison:
             return max(float(result(run)["seconds"]) for run in runs)
 
     def two(self) -> dict[str, Any]:
-        """Encode in two processes, once more after the step `ray`."""
+        """Encode in two processes without Ray; the step `ray` repeats this at its end."""
         return {"seconds": self.halves()}
 
     def ray(self) -> dict[str, Any]:
@@ -160,7 +160,7 @@ class Comparison:
         return found | {"two after it": self.halves()}
 
     def killed(self) -> dict[str, Any]:
-        """Encode on two nodes, of which one is killed."""
+        """Encode on two nodes, and kill one of them."""
         target, parts = self.at("killed.vectors"), self.texts.stat().st_size // PART_BYTES
         with cluster() as (nodes, second):
             run = start("encode_there", self.model, self.texts, target, nodes.address)
@@ -176,11 +176,11 @@ class Comparison:
             return result(run)
 
     def at(self, name: str) -> Path:
-        """Return a path in the folder."""
+        """Return a path in the output folder."""
         return self.out / name
 
     def step(self, name: str) -> None:
-        """Run a step, unless it has been."""
+        """Run a step unless its result exists, and print the result."""
         path = self.at(f"{name}.json")
         if not path.exists():
             found = getattr(self, name)()
@@ -189,7 +189,7 @@ class Comparison:
         print(name, path.read_text(), flush=True)
 
     def compare(self) -> None:
-        """Print whether the results are equal."""
+        """Print the differences between one process and the cluster."""
         from idiolect.scale.vector_shards import VectorShards
 
         one, ray = (json.loads(self.at(name).read_text()) for name in ("one.a", "ray.whole.a"))

@@ -1,14 +1,15 @@
-"""A server that answers all that a shop asks for a long time: memory, files, threads, damage.
+"""Soak test of the server: a shop's mix of requests for a long time, to two workers on one index.
 
     python benchmarks/serving_soak.py [--requests 1000000] [--clients 16] [--workers 2]
 
-Each request is drawn by lot: searches (hybrid, by words, filtered), similar items, embeddings,
-baskets, items that are added, changed, read and deleted, bodies that are no JSON or have wrong
-fields, ids that do not exist, and clients that leave before their answer. Every status must be the
-one that belongs to the request. In the end the index is checked: what was acknowledged must be
-there, what was deleted must not, and no page may be damaged. What one worker has acknowledged, the
-others must know at once. There are 2,000 items at first, with the embedding rows of the package's
-own model, one thread for the model.
+Each client chooses its requests at random: it reads, adds, changes and deletes items, searches
+(hybrid, dense, lexical, filtered), asks for similar items, embeddings and recommendations, sends
+invalid JSON, wrong fields and unknown ids, and sometimes disconnects before the response. Each
+response must have the expected status, and an item that one worker has written must be read
+unchanged from any worker. Memory, open files and threads of each worker are printed after every
+twentieth of the requests. At the end the index is verified: all acknowledged items are there, no
+deleted ones, no damage. The index begins with 2,000 items and uses a static encoder made of the
+embedding rows of `idiolect-base`, with one thread.
 """
 
 from __future__ import annotations
@@ -31,16 +32,16 @@ from serving import WORDS, Connection, ours
 
 ITEMS = 2_000
 OWN = 500
-"""Items of each client, which only it writes, so that it knows what must be there."""
+"""Number of item ids that belong to one client. No other client writes them."""
 
 
 def text(draw: random.Random) -> str:
-    """Return a few words of the shop."""
+    """Return a random short text."""
     return " ".join(draw.choices(WORDS, k=draw.randint(2, 6)))
 
 
 def build(folder: Path) -> Path:
-    """Build the index of the shop."""
+    """Build the index and train the recommender; return the folder of the index."""
     from idiolect import Encoder, Index, Item, LanguageModel
 
     draw = random.Random(0)
@@ -59,20 +60,20 @@ def build(folder: Path) -> Path:
 
 
 class Client:
-    """One client with its own connection, lot and items.
+    """A client with its own connection, random generator and items.
 
     Args:
-        address: The server's.
-        number: Its number, which decides its lot and the ids of its items.
-        counts: Updated with each request and its status.
+        address: URL of the server.
+        number: Random seed, and part of the ids of the client's items.
+        counts: Counts requests by path and status; shared by all clients.
     """
 
     def __init__(self, address: str, number: int, counts: Counter[str]) -> None:
         self.address, self.number, self.counts = address, number, counts
         self.draw = random.Random(number)
         self.there: dict[str, str] = {}
-        """Texts of the items that were acknowledged and not deleted."""
-        self.kinds = {
+        """Texts of the client's items that were acknowledged and not deleted, by id."""
+        self.shares = {
             self.read: 35,
             self.wrong: 25,
             self.embeddings: 15,
@@ -86,15 +87,19 @@ class Client:
         }
 
     async def run(self, count: int) -> None:
-        """Send so many requests, one after the other."""
+        """Send `count` requests, one after the other."""
         self.connection = await Connection(self.address).open()
-        kinds, shares = list(self.kinds), list(self.kinds.values())
+        kinds, weights = list(self.shares), list(self.shares.values())
         for _ in range(count):
-            await self.draw.choices(kinds, shares)[0]()
+            await self.draw.choices(kinds, weights)[0]()
         self.connection.writer.close()
 
     async def ask(self, path: str, body: Any = None, expected: int = 200) -> dict[str, Any]:
-        """Send a request; its status must be the expected one."""
+        """Send a request and return the response.
+
+        Raises:
+            RuntimeError: The status is not the expected one.
+        """
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
         method = "GET" if body is None else "POST"
         status, answer = await self.connection.ask(path, raw if method == "POST" else b"", method)
@@ -112,10 +117,10 @@ class Client:
         found = await self.ask("/search", {"query": text(self.draw), "top_k": 5, **extra})
         prices = [hit["metadata"].get("price", 0) for hit in found["hits"]]
         if "filter" in extra and any(price >= 50 for price in prices):
-            raise RuntimeError(f"a filter was not kept: {prices}")
+            raise RuntimeError(f"hits outside the filter: {prices}")
 
     async def similar(self) -> None:
-        """Ask for items like one."""
+        """Request items similar to a random one."""
         await self.ask("/similar", {"id": f"i{self.draw.randrange(ITEMS)}", "top_k": 5})
 
     async def embeddings(self) -> None:
@@ -125,19 +130,19 @@ class Client:
         assert len(found["data"]) == len(texts)
 
     async def recommend(self) -> None:
-        """Ask what goes with a basket."""
+        """Request recommendations for a history of three items."""
         ids = [f"i{self.draw.randrange(ITEMS)}" for _ in range(3)]
         await self.ask("/recommend", {"history": ids, "top_k": 5})
 
     async def add(self) -> None:
-        """Add or change one to three of its own items."""
+        """Add or change up to three of the client's items."""
         own = {f"c{self.number}-{self.draw.randrange(OWN)}": text(self.draw) for _ in range(3)}
         items = [{"id": i, "text": t, "metadata": {"price": 1}} for i, t in own.items()]
         await self.ask("/items", {"items": items})
         self.there |= own
 
     async def delete(self) -> None:
-        """Delete one of its own items."""
+        """Delete one of the client's items."""
         if self.there:
             one = self.draw.choice(list(self.there))
             found = await self.ask("/items/delete", {"ids": [one]})
@@ -145,18 +150,18 @@ class Client:
             del self.there[one]
 
     async def read(self) -> None:
-        """Read one of its own items, which must be as it was written."""
+        """Read one of the client's items, and compare its text with the last one written."""
         if self.there:
             one = self.draw.choice(list(self.there))
             found = await self.ask(f"/items/{one}")
             assert found["text"] == self.there[one], one
 
     async def health(self) -> None:
-        """Ask whether the server is there."""
+        """Request the health check."""
         await self.ask("/health")
 
     async def wrong(self) -> None:
-        """Send what must be refused."""
+        """Send an invalid request."""
         path, body, status = self.draw.choice(
             [
                 ("/search", b"{no json", 400),
@@ -170,7 +175,7 @@ class Client:
         await self.ask(path, body, status)
 
     async def leave(self) -> None:
-        """Close the connection before the answer."""
+        """Send a search and disconnect before the response."""
         body = json.dumps({"query": text(self.draw)}).encode()
         head = f"POST /search HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
         self.connection.writer.write(
@@ -183,7 +188,7 @@ class Client:
 
 
 def check(index: Path, clients: list[Client]) -> None:
-    """Print what is wrong with the index."""
+    """Verify the index; print lost and reappeared items, and damage."""
     from idiolect import Index
 
     there = {id_: text for client in clients for id_, text in client.there.items()}
@@ -198,7 +203,7 @@ def check(index: Path, clients: list[Client]) -> None:
 
 
 def main() -> None:
-    """Run, and check."""
+    """Run the soak test."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--requests", type=int, default=1_000_000)
     parser.add_argument("--clients", type=int, default=16)

@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from idiolect.errors import ConfigError, InputError
-from idiolect.generate.batching.running_batch import (
-    PAGE_SIZE,
-    GridBatch,
-    PagedBatch,
-    PairedBatch,
-    RunningBatch,
-)
+from idiolect.generate.batching.running_batch import PAGE_SIZE, RunningBatch
 from idiolect.generate.batching.shared_batch import SharedBatch
 from idiolect.generate.batching.text_writing import process_scores, write_texts
 from idiolect.generate.beam import beam_search
 from idiolect.generate.chat_template import render_chat
 from idiolect.generate.contrastive_search import contrastive_search
-from idiolect.generate.decoding import Decoding
+from idiolect.generate.decoding_setup import DecodingSetup
 from idiolect.generate.generation import Generation, TextRow
 from idiolect.generate.generation_options import GenerationOptions
-from idiolect.generate.guided_decoding import (
-    ContrastingDecoding,
-    GuidedDecoding,
-    LayerContrast,
-    contrast_scores,
-    guide_scores,
-)
 from idiolect.generate.helper_models import HelperModels
 from idiolect.generate.logits_processors import LogitsProcessor, WrittenRow
 from idiolect.generate.model_defaults import (
@@ -41,7 +26,7 @@ from idiolect.generate.model_defaults import (
     option_processors,
     required_words,
 )
-from idiolect.generate.prompt_ids import negative_ids, prompt_ids, room_for
+from idiolect.generate.prompt_ids import prompt_ids, room_for
 from idiolect.generate.speculative import AssistantGuesses, LookupGuesses, speculate
 from idiolect.generate.text_stream import TextStream
 from idiolect.generate.token_sampling import Mirostat
@@ -69,12 +54,7 @@ class Generator:
 
     def __init__(self, model: LanguageModel | str) -> None:
         self.model = load_if_named(model, LanguageModel, "model")
-        network = self.model.network
-        if network.kind == "bidirectional" or not network.has_language_head:
-            raise InputError(
-                "this model does not continue texts",
-                hint="choose a causal or an encoder-decoder language model, such as smollm2",
-            )
+        self._setup = DecodingSetup(self.model)
         self.eos_token_id: tuple[int, ...] = find_ends(self.model)
         """Ids that end a text."""
         self.context_length: int | None = find_context_length(self.model)
@@ -101,11 +81,11 @@ class Generator:
         batch_size = check_whole(batch_size, "batch_size", 1)
         tokens = check_whole(tokens, "tokens", 1)
         pages = -(-tokens // PAGE_SIZE)
-        if self._paged(_sources) is None:
+        if self._setup.paged() is None:
             return False
 
         def open() -> RunningBatch:
-            batch = self._paged(_sources, pages)
+            batch = self._setup.paged(least_pages=pages)
             assert batch is not None
             return batch
 
@@ -242,7 +222,7 @@ class Generator:
         if self._shared is not None and plain:
             yield from self._shared.write(rows, options, processors, ends)
             return
-        batch = self._batch(len(rows), options, helpers)
+        batch = self._setup.batch(len(rows), options, helpers)
         yield from write_texts(batch, rows, options, processors, ends, batch_size)
 
     def _alone(
@@ -257,7 +237,7 @@ class Generator:
         def process(scores: Tensor, ids: list[int]) -> Tensor:
             return process_scores(scores[None], [WrittenRow(row.prompt, ids)], processors)[0]
 
-        decoding = self._open([row], options, helpers)
+        decoding = self._setup.open([row], options, helpers)
         if options.penalty_alpha:
             return contrastive_search(decoding, options, process)
         guesses: LookupGuesses | AssistantGuesses
@@ -265,9 +245,8 @@ class Generator:
             # For an encoder-decoder, look up repetitions in the source text.
             guesses = LookupGuesses(row.source, options.prompt_lookup_num_tokens)
         else:
-            self._check_vocabulary(helpers.assistant)
-            faster = Generator(helpers.assistant)
-            guesses = AssistantGuesses(faster._open([row], options, HelperModels()), options)
+            faster = self._setup.of_helper(helpers.assistant)
+            guesses = AssistantGuesses(faster.open([row], options, HelperModels()), options)
         return speculate(decoding, guesses, process, options, row.limit, row.random)
 
     def _search_beams(
@@ -285,7 +264,7 @@ class Generator:
         for start in range(0, len(rows), size):
             batch = rows[start : start + size]
             results = beam_search(
-                self._open(batch, options, helpers),
+                self._setup.open(batch, options, helpers),
                 [row.prompt for row in batch],
                 [row.limit for row in batch],
                 options,
@@ -297,65 +276,6 @@ class Generator:
             for row, beams in zip(batch, results, strict=True):
                 found += [row.finished_beam(beam, tokenizer, stop) for beam in beams[:count]]
         return found
-
-    def _batch(self, texts: int, options: GenerationOptions, helpers: HelperModels) -> RunningBatch:
-        """Return an empty batch for a number of texts."""
-        # A single text has nothing to share, and a contiguous cache is faster than pages. DoLa
-        # needs the hidden states of layers in a padded batch.
-        grid = texts == 1 or bool(options.dola_layers)
-        own, other = None if grid else self._paged(_sources), None
-        if options.guidance_scale != 1:
-            other = self._paged(
-                lambda rows: negative_ids(self.model, helpers.negative_prompts, rows)
-            )
-            combine: Callable[[Tensor, Tensor], Tensor] = partial(
-                guide_scores, scale=options.guidance_scale
-            )
-        elif helpers.amateur is not None:
-            self._check_vocabulary(helpers.amateur)
-            other, combine = Generator(helpers.amateur)._paged(_sources), contrast_scores
-        elif own is not None:
-            return own
-        if own is None or other is None:
-            return GridBatch(lambda rows: self._open(rows, options, helpers))
-        return PairedBatch(own, other, combine)
-
-    def _paged(
-        self, sources: Callable[[Sequence[TextRow]], list[list[int]]], least_pages: int = 0
-    ) -> PagedBatch | None:
-        network = self.model.network
-        cache = network.new_paged_cache(PAGE_SIZE)
-        if cache is None:
-            return None
-        return PagedBatch(network, cache, sources, least_pages=least_pages)
-
-    def _open(
-        self, rows: Sequence[TextRow], options: GenerationOptions, helpers: HelperModels
-    ) -> Decoding:
-        """Return a batch of texts to continue, with its guidance, if any."""
-        decoding = self._decoding([row.source for row in rows], options)
-        if options.guidance_scale != 1:
-            other = negative_ids(self.model, helpers.negative_prompts, rows)
-            return GuidedDecoding(decoding, self._decoding(other, options), options.guidance_scale)
-        if helpers.amateur is not None:
-            self._check_vocabulary(helpers.amateur)
-            weaker = Generator(helpers.amateur)._decoding([row.source for row in rows], options)
-            return ContrastingDecoding(decoding, weaker)
-        return decoding
-
-    def _decoding(self, sources: Sequence[list[int]], options: GenerationOptions) -> Decoding:
-        longest = max(map(len, sources))
-        pad = self.model.tokenizer.batch_pad_token_id
-        padding = pad if pad is not None else 0
-        device = self.model.network.device
-        ids = torch.tensor(
-            [[padding] * (longest - len(source)) + source for source in sources], device=device
-        )
-        lengths = torch.tensor([len(source) for source in sources], device=device)
-        mask = (torch.arange(longest, device=device) >= longest - lengths[:, None]).long()
-        if options.dola_layers:
-            return LayerContrast(self.model.network, ids, mask, layers=options.dola_layers)
-        return Decoding(self.model.network, ids, mask)
 
     def _rows(
         self, prompts: str | Sequence[str | Sequence[int]], options: GenerationOptions
@@ -402,16 +322,6 @@ class Generator:
                 hint="choose one of them",
             )
         return ends
-
-    def _check_vocabulary(self, other: LanguageModel) -> None:
-        if other.tokenizer.engine.get_vocab() != self.model.tokenizer.engine.get_vocab():
-            raise InputError(
-                "the second model has another vocabulary", hint="choose one of the same family"
-            )
-
-
-def _sources(rows: Sequence[TextRow]) -> list[list[int]]:
-    return [row.source for row in rows]
 
 
 def _ends_of(constraint: Any) -> Sequence[int]:

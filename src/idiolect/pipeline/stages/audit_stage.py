@@ -13,7 +13,7 @@ from idiolect.pipeline.stage import Stage, Work
 if TYPE_CHECKING:
     from idiolect.text.tokenizers.tokenizer import Tokenizer
     from idiolect.vocabulary.audit.audit import Audit, TermGroup
-    from idiolect.vocabulary.audit.corpus_scan import CorpusStatistics
+    from idiolect.vocabulary.audit.corpus_statistics import CorpusStatistics
     from idiolect.vocabulary.terms import Terms
 
 __all__ = [

@@ -30,7 +30,8 @@ from idiolect.vocabulary.terms import RejectedTerm, Terms
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from idiolect.vocabulary.audit.corpus_scan import CorpusScan, CorpusStatistics
+    from idiolect.vocabulary.audit.corpus_scan import CorpusScan
+    from idiolect.vocabulary.audit.corpus_statistics import CorpusStatistics
 
 __all__ = ["Audit", "Candidate", "TermGroup", "audit", "audit_scans"]
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from idiolect.text.tokenizers.tokenizer import Tokenizer
     from idiolect.vocabulary.audit.audit import Audit, Candidate
-    from idiolect.vocabulary.audit.corpus_scan import CorpusStatistics
+    from idiolect.vocabulary.audit.corpus_statistics import CorpusStatistics
 
 __all__ = ["audit_record", "format_pieces", "write_csv", "write_json"]
 

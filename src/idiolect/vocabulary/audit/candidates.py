@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from idiolect.text.tokenizers.tokenizer import Tokenizer
-    from idiolect.vocabulary.audit.corpus_scan import CorpusStatistics, Integers
+    from idiolect.vocabulary.audit.corpus_scan import Integers
+    from idiolect.vocabulary.audit.corpus_statistics import CorpusStatistics
     from idiolect.vocabulary.audit.ngrams import Floats, NgramLevel
     from idiolect.vocabulary.terms import TermSource
 

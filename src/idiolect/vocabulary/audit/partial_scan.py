@@ -18,8 +18,8 @@ from idiolect.vocabulary.audit.corpus_scan import (
     MAX_STREAM,
     CorpusScan,
     CorpusScanner,
-    CorpusStatistics,
 )
+from idiolect.vocabulary.audit.corpus_statistics import CorpusStatistics
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

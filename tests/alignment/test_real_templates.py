@@ -11,7 +11,7 @@ from idiolect.alignment.chat.chat_encoding import encode_conversation
 from idiolect.alignment.chat.conversations import read_conversations
 from idiolect.alignment.preference.preferences import read_judged_completions, read_preferences
 from idiolect.errors import InputError
-from idiolect.generate.chat_template import find_chat_template
+from idiolect.generate.prompts.chat_template import find_chat_template
 from idiolect.text.skipped import Skipped
 from idiolect.text.tokenizers.tokenizer import Tokenizer
 

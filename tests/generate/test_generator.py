@@ -11,9 +11,9 @@ import torch
 import transformers
 
 from idiolect.errors import CheckpointError, ConfigError, InputError
-from idiolect.generate.chat_template import find_chat_template, render_chat
 from idiolect.generate.generator import Generator
 from idiolect.generate.logits_processors import BadWords, NoRepeatNgram, Penalties, WrittenRow
+from idiolect.generate.prompts.chat_template import find_chat_template, render_chat
 from idiolect.generate.speculative import _accept_or_draw
 from idiolect.generate.strategies import greedy
 from idiolect.generate.transcript import Transcript

@@ -27,7 +27,7 @@ from idiolect.generate.guided_decoding import (
     guide_scores,
 )
 from idiolect.generate.helper_models import HelperModels
-from idiolect.generate.prompt_ids import negative_ids
+from idiolect.generate.prompts.prompt_ids import negative_ids
 from idiolect.models.language_model import LanguageModel
 
 __all__ = ["DecodingSetup"]

@@ -13,7 +13,6 @@ from idiolect.generate.batching.running_batch import PAGE_SIZE, RunningBatch
 from idiolect.generate.batching.shared_batch import SharedBatch
 from idiolect.generate.batching.text_writing import process_scores, write_texts
 from idiolect.generate.beam import beam_search
-from idiolect.generate.chat_template import render_chat
 from idiolect.generate.contrastive_search import contrastive_search
 from idiolect.generate.decoding_setup import DecodingSetup
 from idiolect.generate.generation import Generation, TextRow
@@ -26,7 +25,8 @@ from idiolect.generate.model_defaults import (
     option_processors,
     required_words,
 )
-from idiolect.generate.prompt_ids import prompt_ids, room_for
+from idiolect.generate.prompts.chat_template import render_chat
+from idiolect.generate.prompts.prompt_ids import prompt_ids, room_for
 from idiolect.generate.speculative import AssistantGuesses, LookupGuesses, speculate
 from idiolect.generate.text_stream import TextStream
 from idiolect.generate.token_sampling import Mirostat

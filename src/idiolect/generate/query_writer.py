@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from idiolect.errors import CheckpointError, InputError
-from idiolect.generate.chat_template import find_chat_template, render_chat
+from idiolect.generate.prompts.chat_template import find_chat_template, render_chat
 from idiolect.generate.strategies import sample
 from idiolect.generate.token_sampling import Sampling
 from idiolect.models.language_model import LanguageModel

@@ -19,7 +19,7 @@ from typing import Literal
 
 from idiolect.alignment.chat.conversations import Conversation, Message
 from idiolect.errors import CheckpointError
-from idiolect.generate.chat_template import find_chat_template, render_chat
+from idiolect.generate.prompts.chat_template import find_chat_template, render_chat
 from idiolect.text.tokenizers.tokenizer import Tokenizer
 
 __all__ = [

@@ -21,7 +21,7 @@ from idiolect.alignment.preference.preference_objective import (
 )
 from idiolect.alignment.preference.preferences import JudgedCompletion, Preference, Prompt
 from idiolect.errors import ConfigError, InputError
-from idiolect.generate.chat_template import find_chat_template
+from idiolect.generate.prompts.chat_template import find_chat_template
 from idiolect.models.language_model import LanguageModel
 from idiolect.nn.lora import LoraConfig
 from idiolect.nn.matrix_precision import autocast

@@ -23,7 +23,7 @@ from idiolect.alignment.chat.chat_encoding import encode_completion
 from idiolect.alignment.preference.preferences import Preference, Prompt, prompt_text
 from idiolect.encoding.text_reader import by_length
 from idiolect.errors import CheckpointError, ConfigError
-from idiolect.generate.chat_template import find_chat_template
+from idiolect.generate.prompts.chat_template import find_chat_template
 from idiolect.models.language_model import LanguageModel
 from idiolect.nn.network import Network
 from idiolect.ranking.cross_encoder import CrossEncoder

@@ -150,7 +150,7 @@ def chat(
 
     Example: [bold]idiolect chat smollm2 --max-new-tokens 60[/bold]
     """
-    from idiolect.generate.chat_template import render_chat
+    from idiolect.generate.prompts.chat_template import render_chat
 
     generator = _load(model)
     generator.share(batch_size=1)  # so that only the new part of each turn is read

@@ -68,7 +68,7 @@ class LocalWriter:
         return None if most is None else max(1, most - max_new_tokens)
 
     def _ids(self, messages: _Messages) -> list[int]:
-        from idiolect.generate.chat_template import find_chat_template
+        from idiolect.generate.prompts.chat_template import find_chat_template
 
         tokenizer = self.generator.model.tokenizer
         if find_chat_template(tokenizer) is None:

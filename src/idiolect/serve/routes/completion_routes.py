@@ -12,7 +12,7 @@ from fastapi import APIRouter, Path, Response
 from idiolect.generate.constrained import Constraint
 from idiolect.generate.generation import Generation
 from idiolect.generate.generator import Generator
-from idiolect.generate.prompt_ids import prompt_ids
+from idiolect.generate.prompts.prompt_ids import prompt_ids
 from idiolect.serve.bodies.openai_bodies import (
     ChatBody,
     ChatResponse,

@@ -21,6 +21,7 @@ import gzip
 import json
 import os
 import random
+import re
 import shutil
 import statistics
 import subprocess
@@ -137,16 +138,30 @@ def idiolect(*words: object) -> str:
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
-def measure(out: Path, name: str, base: str, seed: int, extra: list[str]) -> None:
+def draw(path: Path, limit: int) -> Path:
+    """Write texts of a training file drawn at random beside it; all of a shorter file."""
+    apart, between = ("\n\n", r"\n\s*\n") if path.suffix == ".conll" else ("\n", "\n")
+    texts = [text.strip() for text in re.split(between, path.read_text()) if text.strip()]
+    chosen = random.Random(0).sample(texts, min(limit, len(texts)))
+    drawn = path.with_stem(f"{path.stem}-{limit}")
+    drawn.write_text("".join(text + apart for text in chosen))
+    return drawn
+
+
+def measure(
+    out: Path, name: str, base: str, seed: int, extra: list[str], limit: int | None
+) -> None:
     """Train and measure once, unless it is done, and append a line to OUT/results.jsonl."""
     label = " ".join([Path(base).name, *extra])
-    key = {"set": name, "run": label, "seed": seed}
-    if any(key.items() <= row.items() for row in results(out)):
+    key: dict[str, Any] = {"set": name, "run": label, "seed": seed, "limit": limit}
+    if any(key.items() <= ({"limit": None} | row).items() for row in results(out)):
         return
     folder = out / name
     task, ending = write_set(name, folder)
-    run = folder / f"{label.replace(' ', '').replace('/', '')}.{seed}"
+    run = folder / f"{label.replace(' ', '').replace('/', '')}.{limit}.{seed}"
     train, test = folder / f"train.{ending}", folder / f"test.{ending}"
+    if limit is not None and ending != "json":
+        train = draw(train, limit)
     fields = ["--text-pair", "context"] if name == "pubmedqa" else []
     start = time.perf_counter()
     which = "--model" if task == "summarise" else "--encoder"
@@ -214,17 +229,26 @@ def baselines(out: Path) -> None:
 
 def table(out: Path) -> None:
     """Print a Markdown row for each set and system: mean, standard deviation, seeds."""
-    print("| set | run | system | mean | deviation | seeds | seconds | published |")
-    print("|---|---|---|--:|--:|--:|--:|---|")
-    runs: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    print("| set | texts | run | system | mean | deviation | seeds | seconds | published |")
+    print("|---|--:|---|---|--:|--:|--:|--:|---|")
+    runs: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for row in results(out):
-        runs.setdefault((row["set"], row["run"]), []).append(row)
-    for (name, label), rows in sorted(runs.items()):
+        texts = str(row.get("limit") or "all")
+        runs.setdefault((row["set"], texts, row["run"]), []).append(row)
+    for (name, texts, label), rows in sorted(runs.items()):
         for system in rows[0]["systems"]:
             values = [row["systems"][system] for row in rows]
             spread = f"{statistics.stdev(values):.2f}" if len(values) > 1 else "–"
             seconds = statistics.median(row["seconds"] for row in rows)
-            cells = [name, label, system, f"{statistics.mean(values):.2f}", spread, len(values)]
+            cells = [
+                name,
+                texts,
+                label,
+                system,
+                f"{statistics.mean(values):.2f}",
+                spread,
+                len(values),
+            ]
             print(f"| {' | '.join(map(str, [*cells, round(seconds), CEILINGS.get(name, '–')]))} |")
 
 
@@ -237,6 +261,7 @@ def main() -> None:
     parser.add_argument("sets", nargs="*", metavar="SET")
     parser.add_argument("--base", default="minilm")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--limit", type=int, help="Most training texts, drawn at random.")
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--baselines", action="store_true")
     given = parser.parse_args(words[:end])
@@ -246,7 +271,7 @@ def main() -> None:
             parser.error(f"unknown set {name}: one of {', '.join(known)}, xquad-LANGUAGE")
     for name in given.sets:
         for seed in range(given.seeds):
-            measure(given.out, name, given.base, seed, extra)
+            measure(given.out, name, given.base, seed, extra, given.limit)
     if given.baselines:
         baselines(given.out)
     if given.table:

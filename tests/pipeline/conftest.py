@@ -28,5 +28,5 @@ def _empty_charts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a shop whose run, with its controls, is in `run`. Copy it to change it."""
     folder = tmp_path_factory.mktemp("shop")
-    run(open_shop(folder, controls=True, histories=True))
+    run(open_shop(folder, controls=True, histories=True, task=True))
     return folder

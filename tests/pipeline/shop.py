@@ -69,7 +69,9 @@ windows = 4
 """
 
 
-def open_shop(folder: Path, *, controls: bool = False, histories: bool = False) -> Path:
+def open_shop(
+    folder: Path, *, controls: bool = False, histories: bool = False, task: bool = False
+) -> Path:
     """Write a base, data and a configuration; return the path of the latter."""
     draw = random.Random(0)
     general = [" ".join(draw.choices(COMMON, k=20)) for _ in range(60)]
@@ -116,6 +118,14 @@ def open_shop(folder: Path, *, controls: bool = False, histories: bool = False) 
         write(folder / "histories.jsonl", sessions)
         added = 'histories = "histories.jsonl"\n\n[recommend]\nepochs = 1\n\n[audit]'
         change(path, "[audit]", added)
+    if task:
+        rows = [{"text": item["text"], "label": item["title"].split()[0]} for item in items]
+        write(folder / "labelled.jsonl", rows[::2])
+        write(folder / "labelled-test.jsonl", [*rows[1::2], rows[0]])
+        files = 'task_train = "labelled.jsonl"\ntask_test = "labelled-test.jsonl"\n'
+        settings = "[evaluate_task]\nseeds = 2\nepochs = 1\nmax_train_texts = 16\n\n"
+        change(path, "[data]\n", f"[data]\n{files}")
+        change(path, "[tune]", f"{settings}[tune]")
     return path
 
 

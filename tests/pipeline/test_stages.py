@@ -165,7 +165,10 @@ def test_controls_are_run_if_a_stage_needs_them() -> None:
     with_histories = {"items": "x", "histories": "y"}
     whole = stages_of(PipelineConfig.model_validate(data | {"data": with_histories}))
     assert {"recommend", "evaluate_recommend"} == set(names(whole)) - set(names(with_controls))
-    assert names(all_stages())[:-2] == names(plain)
+    with_task = {"items": "x", "task_train": "y", "task_test": "z"}
+    whole = stages_of(PipelineConfig.model_validate(data | {"data": with_task}))
+    assert {"evaluate_task"} == set(names(whole)) - set(names(with_controls))
+    assert names(all_stages())[:-3] == names(plain)
     assert names(plain) == ["audit", "extend", "distill", "pretrain", "tune", "index", "evaluate"]
     extra = [name for name in names(with_controls) if "." in name]
     assert extra[:2] == ["plain.pretrain", "plain.tune"]

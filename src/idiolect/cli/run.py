@@ -99,6 +99,8 @@ def results(metrics: dict[str, Any]) -> list[Table]:
     """
     figures, recommending = metrics["evaluate"], metrics.get("evaluate_recommend")
     tables = [_systems(figures), _texts(figures), _differences(figures)]
+    if (task := metrics.get("evaluate_task")) is not None:
+        tables.append(_task(task))
     return tables + (
         [_recommenders(recommending), _item_texts(recommending)] if recommending else []
     )
@@ -181,6 +183,24 @@ def _differences(figures: dict[str, Any]) -> Table:
             f"{one['low']:+.3f}…{one['high']:+.3f}",
             f"{one['p_value']:.4f}",
         )
+    return table
+
+
+def _task(figures: dict[str, Any]) -> Table:
+    table = _table(f"The task ({figures['task']}), {figures['measure']}")
+    seeds = len(figures["systems"][0]["values"])
+    table.caption = (
+        f"{figures['train_texts']:,} texts to train on, {figures['test_texts']:,} to test on; "
+        f"mean and standard deviation of {seeds} {'seed' if seeds == 1 else 'seeds'}"
+    )
+    for column in ("", "mean", "deviation"):
+        table.add_column(column, justify="right" if column else "left", no_wrap=True)
+    systems = figures["systems"]
+    for system in [one for one in systems if not one["control"]]:
+        table.add_row(system["label"], _number(system["mean"]), _number(system["deviation"]))
+    table.add_row("controls and baselines", style="dim")
+    for system in [one for one in systems if one["control"]] + figures["baselines"]:
+        table.add_row(system["label"], _number(system["mean"]), _number(system["deviation"]))
     return table
 
 

@@ -29,6 +29,7 @@ from idiolect.text.records import has_fields, read_records
 from idiolect.text.skipped import Skipped, skip
 
 if TYPE_CHECKING:
+    from idiolect.pipeline.downstream_task import DownstreamTask
     from idiolect.recommend.histories import Histories
 
 __all__ = ["HELD_OUT", "PAIR_ITEM", "PAIR_QUERY", "PAIR_TEXT", "Data"]
@@ -43,6 +44,7 @@ PAIR_ITEM = ("document_id", *(name for name in GRADED_DOCUMENT if name != "docum
 """Fields that may hold the item id of a pair's document; used if there is no text."""
 _SOURCES = (
     "items", "corpus", "general", "pairs", "queries", "qrels", "similar", "glossary", "histories",
+    "task_train", "task_test",
 )  # fmt: skip
 _BLOCK = 1 << 20
 
@@ -139,6 +141,7 @@ class Data:
             )
         _ = self.similar
         _ = self.histories
+        _ = self.task
 
     @property
     def texts(self) -> dict[str, str]:
@@ -196,6 +199,18 @@ class Data:
         skipped.clear()
         share = self.settings.max_unreadable
         return read_histories(files, skipped=skipped, max_unreadable=share) if files else None
+
+    @cached_property
+    def task(self) -> DownstreamTask | None:
+        """The task that judges models, if there is one.
+
+        Raises:
+            InputError: Its files cannot be read, or the test has labels of its own.
+        """
+        from idiolect.pipeline.downstream_task import read_task
+
+        files = [path for name in ("task_train", "task_test") for path in self._files(name)]
+        return read_task(*files, max_unreadable=self.settings.max_unreadable) if files else None
 
     def pairs(self) -> list[Pair]:
         """Read the training pairs; an empty list if there are none.

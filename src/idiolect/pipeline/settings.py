@@ -116,10 +116,22 @@ class DataSettings(SettingsTable):
     histories: _Names = ()
     """User histories: user, item and time, in files of any layout that `idiolect recommend train`
     reads. Adds recommendation to the run."""
+    task_train: str | None = None
+    """Texts to train a task on, with `label` or `spans`, or CoNLL. With `task_test`, the run also
+    measures how well each model learns the task: see `[evaluate_task]`."""
+    task_test: str | None = None
+    """Texts to test the task on."""
     glossary: str | None = None
     """Terms to add regardless of their frequency, one per line."""
     max_unreadable: float = Field(default=0.01, ge=0, le=1)
     """Share of a file's rows that may be unreadable; such rows are left out and counted."""
+
+    @model_validator(mode="after")
+    def _check_task(self) -> Self:
+        if (self.task_train is None) != (self.task_test is None):
+            missing = "task_test" if self.task_test is None else "task_train"
+            raise ValueError(f"{missing} is missing: a task needs texts to train and to test on")
+        return self
 
 
 class EncoderSettings(SettingsTable):

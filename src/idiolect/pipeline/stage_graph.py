@@ -4,7 +4,8 @@
                 plain:            pretrain ─► tune ─────▲         ▲
                random: extend ─► distill ─► pretrain ─► tune ─────┘
 
-With histories, `recommend` and `evaluate_recommend` follow `evaluate`.
+With histories, `recommend` and `evaluate_recommend` follow `evaluate`; with a task,
+`evaluate_task` does.
 
 Every module of `idiolect.pipeline.stages` with a `STAGE` contributes it; there is no other list.
 """

@@ -79,7 +79,10 @@ def judge(metrics: Mapping[str, Any]) -> Verdict:
     sentence = ", ".join([*_broken_promises(evaluate), f"{uses}; {', '.join(known)}."])
     if changes or recommended or "(" in uses:
         sentence = sentence.replace("(", f"({_MEASURE} ", 1)
-    findings = (*_rankings(evaluate), *recommending, *_language(evaluate), *_tokens(evaluate))
+    task = _task(metrics.get("evaluate_task"))
+    findings = (
+        *_rankings(evaluate), *recommending, *task, *_language(evaluate), *_tokens(evaluate),
+    )  # fmt: skip
     return Verdict(sentence[0].upper() + sentence[1:], findings, _index(metrics))
 
 
@@ -162,6 +165,28 @@ def _recommending_clauses(findings: Sequence[Finding]) -> Iterator[str]:
         if finding.what == _RECOMMENDED[0][-1]:
             values = finding.figures.partition(",")[0].removeprefix(f"{_MEASURE} ")
             yield f"recommending by texts ({values}) {_VERBS[finding.outcome]}"
+
+
+_TASK = (
+    ("base", "pretraining", "The task, before and after"),
+    ("plain.pretraining", "pretraining", "New tokens for the task, compared with none"),
+)
+
+
+def _task(evaluate: Mapping[str, Any] | None) -> Iterator[Finding]:
+    """Yield the changes on the run's task, if it has one."""
+    if evaluate is None:
+        return
+    means = {one["name"]: one["mean"] for one in evaluate["systems"]}
+    for first, second, what in _TASK:
+        for row in evaluate["significance"]:
+            if (row["first"], row["second"]) == (first, second):
+                shown = f"{means[first]:.3f} → {means[second]:.3f}"
+                p = "p < 0.001" if row["p_value"] < 0.001 else f"p = {row['p_value']:.3f}"
+                texts = f"{evaluate['test_texts']:,} texts, {len(evaluate['systems'][0]['values'])}"
+                yield Finding(
+                    _outcome(row), what, f"{evaluate['measure']} {shown}, {p}, {texts} seeds"
+                )
 
 
 _BITS = {"domain": "Bits per byte of domain text", "general": "Bits per byte of general text"}

@@ -9,9 +9,9 @@ Reading a configuration imports all of them, so slow modules are imported inside
     RUN/stages/STAGE/metrics.json
 
 The stages are audit, extend, distill, pretrain, tune, index and evaluate; with histories, recommend
-and evaluate_recommend as well. The controls are stages
-in the same format: `plain.pretrain` and `plain.tune` train the base without new tokens,
-`random.extend` to `random.tune` add terms chosen at random.
+and evaluate_recommend as well; with a task, evaluate_task. The controls are stages in the same
+format: `plain.pretrain` and `plain.tune` train the base without new tokens, `random.extend` to
+`random.tune` add terms chosen at random.
 
     audit/terms.json             the chosen terms, as `Terms.load` reads them
     extend/model                 the extended model; its extension.json lists the new tokens
@@ -23,4 +23,5 @@ in the same format: `plain.pretrain` and `plain.tune` train the base without new
     evaluate/searches.json       `ExampleSearches`: searches before and after, and those without
                                  a relevant result
     recommend/recommender        the recommender, as `Recommender.load` reads it
+    evaluate_task/heads/M.S.json right and judged, for each text of the test, of model M and seed S
 """

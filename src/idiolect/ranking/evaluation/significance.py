@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from idiolect.errors import InputError
 
-__all__ = ["Comparison", "compare"]
+__all__ = ["Comparison", "compare", "compare_ratios"]
 
 _AT_ONCE = 4_000_000
 """Random numbers held in memory at once."""
@@ -105,6 +105,62 @@ def compare(
         wins=int((gaps > 0).sum()),
         losses=int((gaps < 0).sum()),
     )
+
+
+def compare_ratios(
+    first: NDArray[np.int64], second: NDArray[np.int64], *, rounds: int = 10_000, seed: int = 0
+) -> Comparison:
+    """Compare two systems by a ratio of sums over texts, such as accuracy or the F1 of spans.
+
+    The texts are resampled and swapped as the queries are in `compare`, and the ratio is computed
+    in every round. `difference` is the ratio of the second system minus that of the first.
+
+    Args:
+        first: Numerator and denominator of each text, for the baseline. Shape: (texts, 2).
+        second: The same for the other system.
+        rounds: Number of random draws.
+        seed: Random seed.
+
+    Raises:
+        InputError: The systems have different numbers of texts, or none, or nothing to divide by.
+    """
+    count = len(first)
+    if first.shape != second.shape or not count or not (first[:, 1].sum() and second[:, 1].sum()):
+        raise InputError(
+            f"cannot compare ratios of {count:,} and {len(second):,} texts",
+            hint="evaluate both on the same texts",
+        )
+    both = np.concatenate([first, second], 1).astype(np.float64)
+    gaps = both[:, 2:] - both[:, :2]
+    rng = np.random.default_rng(seed)
+
+    def resampled(size: int) -> NDArray[np.float64]:
+        return _gap(rng.multinomial(count, np.full(count, 1 / count), size) @ both)
+
+    def swapped(size: int) -> NDArray[np.float64]:
+        moved = rng.integers(2, size=(size, count), dtype=np.int8) @ gaps
+        return _gap(both.sum(0) + np.concatenate([moved, -moved], 1))
+
+    observed = float(_gap(both.sum(0)[None])[0])
+    low, high = np.quantile(_rounds(rounds, count, resampled), [0.025, 0.975])
+    as_large = int((np.abs(_rounds(rounds, count, swapped)) >= abs(observed) - 1e-12).sum())
+    own = both[:, [0, 2]] / np.maximum(both[:, [1, 3]], 1)
+    return Comparison(
+        queries=count,
+        difference=observed,
+        low=float(low),
+        high=float(high),
+        p_value=(as_large + 1) / (rounds + 1),
+        wins=int((own[:, 1] > own[:, 0]).sum()),
+        losses=int((own[:, 1] < own[:, 0]).sum()),
+    )
+
+
+def _gap(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the second ratio minus the first. Shape: (rounds, 4), (rounds,)."""
+    ratios = sums[:, [0, 2]] / np.maximum(sums[:, [1, 3]], 1)
+    gap: NDArray[np.float64] = ratios[:, 1] - ratios[:, 0]
+    return gap
 
 
 def _rounds(

@@ -1,12 +1,15 @@
 """Measure the tasks on published data sets, beside baselines without training.
 
     python benchmarks/tasks.py OUT ncbi-disease trec --base minilm --seeds 3 -- --crf
+    python benchmarks/tasks.py OUT trec ncbi-disease --base smollm2 --seeds 3 --frozen
     python benchmarks/tasks.py OUT --table
     python benchmarks/tasks.py OUT --baselines
 
 Each set is written to OUT/SET in the format of its task. Each run trains, measures the test set by
 `idiolect tasks`, and appends its figures to OUT/results.jsonl. A run that was stopped resumes, and
-a finished one is not repeated. Arguments after `--` go to `train`.
+a finished one is not repeated. Arguments after `--` go to `train`. With `--frozen`, only heads are
+trained, in one process, so that a large base reads each text once and not for each seed; the pairs
+of PubMedQA are read as one text.
 
 Sets: sst2, mr, subj, trec, scicite, acl-arc, chemprot, pubmedqa (classify); wnut17, ncbi-disease,
 bc5cdr (tag); xquad-en, xquad-es and its other languages (answer-span); scitldr (summarise). MR and
@@ -176,6 +179,90 @@ def measure(
     print(json.dumps(row), flush=True)
 
 
+def measure_frozen(out: Path, name: str, base: str, seeds: int, limit: int | None) -> None:
+    """Train a head for each seed on one frozen base, which reads each text once."""
+    from unittest import mock
+
+    from idiolect.encoding.encoder import Encoder
+    from idiolect.models.language_model import LanguageModel
+    from idiolect.tasks.classify.classification_metrics import score_classes
+    from idiolect.tasks.classify.labelled_texts import labels_of, read_labelled_texts
+    from idiolect.tasks.classify.text_classifier import TextClassifier
+    from idiolect.tasks.tag import text_tagger
+    from idiolect.tasks.tag.tagged_texts import read_tagged_texts, span_labels
+    from idiolect.tasks.tag.tagging_metrics import score_spans
+
+    task, ending = write_set(name, out / name)
+    train, test = (out / name / f"{side}.{ending}" for side in ("train", "test"))
+    train = train if limit is None else draw(train, limit)
+    if name == "pubmedqa":
+        train, test = joined(train), joined(test)
+    encoder = Encoder(LanguageModel.load(base), max_length=512, precision="auto")
+    encoder.pooled_rows = remembered(encoder.pooled_rows)  # type: ignore[method-assign]
+    known: dict[tuple[int, ...], Any] = {}
+    read = text_tagger.hidden_states
+
+    def hidden_states(network: Any, rows: list[list[int]], **options: Any) -> tuple[Any, None]:
+        if new := [row for row in rows if tuple(row) not in known]:
+            states, _ = read(network, new, precision=encoder.precision, **options)
+            for row, state in zip(new, states, strict=True):
+                known[tuple(row)] = state[: len(row)].float().clone()
+        return [known[tuple(row)] for row in rows], None
+
+    label = f"{Path(base).name} --adaptation frozen"
+    for seed in range(seeds):
+        key = {"set": name, "run": label, "seed": seed, "limit": limit}
+        if any(key.items() <= row.items() for row in results(out)):
+            continue
+        start, run = time.perf_counter(), out / name / f"frozen.{seed}"
+        model: Any
+        if task == "tag":
+            texts, tests = read_tagged_texts(train), read_tagged_texts(test)
+            model = text_tagger.TextTagger(encoder, span_labels(texts), crf=True, seed=seed)
+            with mock.patch.object(text_tagger, "hidden_states", hidden_states):
+                model.train(texts, output_dir=run, adaptation="frozen", epochs=10)
+                found = model.predict(tests)
+            truth = [one.spans or () for one in tests]
+            systems = {"tagger": 100 * score_spans(truth, [one.spans for one in found]).micro.f1}
+        else:
+            rows, others = read_labelled_texts(train), read_labelled_texts(test)
+            model = TextClassifier(encoder, labels_of(rows), seed=seed)
+            model.train(rows, output_dir=run, adaptation="frozen", epochs=10)
+            scores = score_classes(model.probabilities(others), model.numbers(others))
+            systems = {
+                "classifier": 100 * scores.accuracy,
+                "classifier, macro-F1": 100 * scores.macro_f1,
+            }
+        seconds = round(time.perf_counter() - start)
+        row = {**key, "seconds": seconds, "systems": {n: round(v, 3) for n, v in systems.items()}}
+        with (out / "results.jsonl").open("a") as lines:
+            lines.write(json.dumps(row) + "\n")
+        shutil.rmtree(run)
+        print(json.dumps(row), flush=True)
+
+
+def remembered(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return a function that computes the vector of each row of ids once."""
+    import torch
+
+    known: dict[tuple[int, ...], Any] = {}
+
+    def pooled_rows(rows: Any) -> Any:
+        if new := [row for row in rows if tuple(row) not in known]:
+            known.update(zip(map(tuple, new), read(new).float().clone(), strict=True))
+        return torch.stack([known[tuple(row)] for row in rows])
+
+    return pooled_rows
+
+
+def joined(path: Path) -> Path:
+    """Write pairs as single texts beside them."""
+    rows = map(json.loads, path.read_text().splitlines())
+    out = path.with_stem(f"{path.stem}-joined")
+    write_rows(out, ({**row, "text": f"{row['text']}\n{row['context']}"} for row in rows))
+    return out
+
+
 def results(out: Path) -> list[dict[str, Any]]:
     path = out / "results.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
@@ -261,6 +348,7 @@ def main() -> None:
     parser.add_argument("sets", nargs="*", metavar="SET")
     parser.add_argument("--base", default="minilm")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--frozen", action="store_true")
     parser.add_argument("--limit", type=int, help="Most training texts, drawn at random.")
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--baselines", action="store_true")
@@ -270,6 +358,9 @@ def main() -> None:
         if name not in known and not name.startswith("xquad-"):
             parser.error(f"unknown set {name}: one of {', '.join(known)}, xquad-LANGUAGE")
     for name in given.sets:
+        if given.frozen:
+            measure_frozen(given.out, name, given.base, given.seeds, given.limit)
+            continue
         for seed in range(given.seeds):
             measure(given.out, name, given.base, seed, extra, given.limit)
     if given.baselines:

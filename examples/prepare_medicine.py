@@ -2,9 +2,11 @@
 
     python examples/prepare_medicine.py DATA OUT
 
-DATA holds `scifact/scifact.zip`, `sumpubmed/abstracts.jsonl.gz` and `openstax/text/*.txt.gz`. The
-catalogue is SciFact's 5,183 abstracts; the validation claims, which BEIR calls the test, are the
-queries; the training claims are the pairs. SumPubMed is in lower case, so all text is lowercased.
+DATA holds `scifact/scifact.zip`, `sumpubmed/abstracts.jsonl.gz`, `openstax/text/*.txt.gz`, and, for
+the two tasks, `scibert-tasks`: names of diseases in abstracts (NCBI-disease), and the purpose of
+citations (SciCite). The catalogue is SciFact's 5,183 abstracts; the validation claims, which BEIR
+calls the test, are the queries; the training claims are the pairs. SumPubMed is in lower case, so
+all text is lowercased.
 """
 
 from __future__ import annotations
@@ -60,6 +62,22 @@ def articles(data: Path) -> Iterator[str]:
                 yield " ".join(MARKS.sub(" ", json.loads(line)["abstract"]).split())
 
 
+def tasks(data: Path, out: Path) -> None:
+    """Write the training and test texts of both tasks."""
+    folder = data / "scibert-tasks"
+    for part in ("train", "test"):
+        path = folder / "ner" / "NCBI-disease" / f"{part}.txt.gz"
+        with gzip.open(path, "rt", encoding="utf-8") as file:
+            rows = [line.split() for line in file]
+        lines = (f"{row[0].lower()}\t{row[-1]}\n" if row else "\n" for row in rows)
+        (out / f"diseases-{part}.conll").write_text("".join(lines), encoding="utf-8")
+        path = folder / "text_classification" / "sci-cite" / f"{part}.txt.gz"
+        with gzip.open(path, "rt", encoding="utf-8") as file:
+            records = [json.loads(line) for line in file if line.strip()]
+        labelled = ({"text": one["text"].lower(), "label": one["label"]} for one in records)
+        write(out / f"citations-{part}.jsonl", labelled)
+
+
 def main() -> None:
     """Write the files that idiolect.toml names."""
     data, out = Path(sys.argv[1]), Path(sys.argv[2])
@@ -77,6 +95,8 @@ def main() -> None:
     )
     rows = [f"{name}\t{doc}\t1\n" for name, (_, docs) in test.items() for doc in docs]
     (out / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(rows))
+    if (data / "scibert-tasks").is_dir():
+        tasks(data, out)
 
 
 if __name__ == "__main__":

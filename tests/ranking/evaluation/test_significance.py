@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from idiolect.errors import InputError
-from idiolect.ranking.evaluation.significance import compare
+from idiolect.ranking.evaluation.significance import compare, compare_ratios
 
 
 def _values(numbers: np.ndarray) -> dict[str, float]:
@@ -83,3 +83,55 @@ def test_one_query() -> None:
 def test_queries_that_are_not_strings_are_named() -> None:
     with pytest.raises(InputError, match="different queries: 1, 2, a"):
         compare({1: 1.0, "a": 1.0}, {2: 1.0})  # type: ignore[dict-item]
+
+
+def test_ratios_of_ones_are_compared_as_means_are() -> None:
+    """Accuracy is the ratio of right texts to texts, so both tests must agree on it."""
+    draw = np.random.default_rng(3)
+    first, second = draw.integers(2, size=(2, 200))
+    second |= draw.random(200) < 0.1
+    sides = [np.stack([side, np.ones_like(side)], 1) for side in (first, second)]
+    found = compare_ratios(*sides)
+    plain = compare(*({str(i): float(v) for i, v in enumerate(side)} for side in (first, second)))
+    assert found.difference == pytest.approx(plain.difference)
+    assert (found.wins, found.losses) == (plain.wins, plain.losses)
+    assert found.low == pytest.approx(plain.low, abs=0.01)
+    assert found.high == pytest.approx(plain.high, abs=0.01)
+    assert found.p_value == pytest.approx(plain.p_value, abs=0.01)
+
+
+def test_a_ratio_is_of_sums_over_texts() -> None:
+    """Not the mean of each text's ratio: a text with many spans counts as much as they do."""
+    first = np.array([[0, 2], [8, 8]])
+    second = np.array([[2, 2], [0, 8]])
+    found = compare_ratios(first, second)
+    assert found.difference == pytest.approx(2 / 10 - 8 / 10)
+    assert (found.wins, found.losses) == (1, 1)
+    swapped = compare_ratios(second, first)
+    assert swapped.difference == pytest.approx(-found.difference)
+    # Of four equally likely swaps, all are as far apart as these two systems, or nearly so.
+    ratios = {(a[0] + b[0]) / 10 for a in (first[0], second[0]) for b in (first[1], second[1])}
+    assert ratios == {0, 0.2, 0.8, 1.0}
+    assert found.p_value > 0.9
+
+
+def test_exact_p_of_a_ratio_by_enumeration() -> None:
+    """The p-value is the share of all swaps with a difference as large."""
+    draw = np.random.default_rng(0)
+    sides = draw.integers(0, 5, size=(2, 8, 1)) * np.array([2, 0]) + np.array([0, 9])
+    first, second = sides[0], sides[1] + np.array([2, 0])
+    gaps = []
+    for mask in itertools.product((False, True), repeat=8):
+        one = np.where(np.array(mask)[:, None], second, first).sum(0)
+        other = np.where(np.array(mask)[:, None], first, second).sum(0)
+        gaps.append(abs(one[0] / one[1] - other[0] / other[1]))
+    observed = abs(first[:, 0].sum() / first[:, 1].sum() - second[:, 0].sum() / second[:, 1].sum())
+    exact = np.mean(np.array(gaps) >= observed - 1e-12)
+    assert compare_ratios(first, second).p_value == pytest.approx(exact, abs=0.02)
+
+
+def test_ratios_of_other_texts_are_refused() -> None:
+    one = np.ones((3, 2), np.int64)
+    for other in (np.ones((2, 2), np.int64), one * [1, 0]):
+        with pytest.raises(InputError, match="cannot compare ratios"):
+            compare_ratios(one, other)

@@ -57,6 +57,20 @@ def _flip(path: Path, place: float) -> None:
 # The folder of a store
 
 
+def test_ended_threads_leave_no_files_open(folder: Path) -> None:
+    """Each background merge has a thread of its own, and each thread a connection."""
+    with Store.open(folder, dimensions=DIMENSIONS, merge_after=MERGE_AFTER) as opened:
+        counts = []
+        for turn in range(12):
+            opened.upsert([thing(n, number=turn) for n in range(20)])
+            other = threading.Thread(target=lambda: opened.query(vector(1), 5))
+            other.start()
+            other.join()
+            counts.append(len(opened._ledger._connections))
+        assert counts[-1] <= 3, counts
+        assert len(opened.query(vector(1), 5)) == 5
+
+
 def test_paths_of_others_are_not_changed(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         Store.open(tmp_path / "nowhere")

@@ -21,6 +21,7 @@ import sqlite3
 import tempfile
 import threading
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,7 @@ from idiolect.search.store.lexical import add_functions
 from idiolect.search.store.metadata_index import MetadataIndex
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = ["APPLICATION_ID", "Ledger", "check_ledger", "damaged", "open_database"]
 
@@ -91,7 +92,7 @@ class Ledger:
         self.path = path
         self._wait = wait
         self._local = threading.local()
-        self._connections: list[sqlite3.Connection] = []
+        self._connections: list[_ThreadConnection] = []
         self._lock = threading.Lock()
         self._cache = _CACHE
         if not path.is_file():
@@ -108,8 +109,8 @@ class Ledger:
     def cache(self, size: int) -> None:
         self._cache = size
         with self._lock:
-            for db in self._connections:
-                _set_cache(db, size)
+            for one in self._connections:
+                _set_cache(one.db, size)
 
     @classmethod
     def create(cls, path: Path, wait: float, settings: dict[str, str | int]) -> None:
@@ -205,8 +206,8 @@ class Ledger:
     def close(self) -> None:
         """Close the connections of all threads."""
         with self._lock:
-            for db in self._connections:
-                db.close()
+            for one in self._connections:
+                one.db.close()
             self._connections.clear()
             self._local = threading.local()
 
@@ -214,19 +215,35 @@ class Ledger:
         """Return this thread's connection. A forked process must not use its parent's."""
         own = getattr(self._local, "process", None) == os.getpid()
         if own and self._local.stamp not in (None, _stamp(self.path)):
-            with self._lock:
-                self._connections.remove(self._local.db)
-            self._local.db.close()
+            self._close(lambda one: one.db is self._local.db)
             own = False
         if not own:
             self._local.stamp = None if _is_writable(self.path) else _stamp(self.path)
             self._local.db = open_database(self.path, self._wait)
             self._local.process = os.getpid()
             _set_cache(self._local.db, self._cache)
+            # Each merge has a thread of its own, whose connection nobody else closes.
+            self._close(lambda one: one.process == os.getpid() and not one.thread.is_alive())
+            opened = _ThreadConnection(self._local.db, threading.current_thread(), os.getpid())
             with self._lock:
-                self._connections.append(self._local.db)
+                self._connections.append(opened)
         db: sqlite3.Connection = self._local.db
         return db
+
+    def _close(self, chosen: Callable[[_ThreadConnection], bool]) -> None:
+        with self._lock:
+            for one in [one for one in self._connections if chosen(one)]:
+                self._connections.remove(one)
+                one.db.close()
+
+
+@dataclass(frozen=True, eq=False)
+class _ThreadConnection:
+    """A connection, and the thread and process that use it."""
+
+    db: sqlite3.Connection
+    thread: threading.Thread
+    process: int
 
 
 def _is_writable(path: Path) -> bool:

@@ -1,9 +1,10 @@
 """Choose which products of a generating network are computed by `few_row_kernels`.
 
-These are products of at most 64 rows (8 if torch uses wider vectors) with a float32 or 8-bit
-matrix, on a CPU in inference mode. 8-bit weights are used directly; torch would dequantize the
-whole matrix at each call. Everything else is left to torch: prompts, small matrices, and processes
-with more than four threads, where the work per thread would be too small for Python threads.
+These are products of at most 64 rows with a float32 or 8-bit matrix (16 rows with a float32 matrix
+if torch uses wider vectors), on a CPU in inference mode. 8-bit weights are used directly; torch
+would dequantize the whole matrix at each call. Everything else is left to torch: prompts, small
+matrices, and processes with more than four threads, where the work per thread would be too small
+for Python threads.
 
 The choice depends only on shapes, the processor and the number of threads, so equal calls have
 equal results.
@@ -35,8 +36,8 @@ __all__ = ["few_row_product", "reads_few_rows"]
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
-_HAS_WIDER_VECTORS = torch.backends.cpu.get_cpu_capability() == "AVX512"
-_MOST_ROWS = 8 if _HAS_WIDER_VECTORS else 64
+_MOST_ROWS = 64
+_MOST_FLOAT_ROWS = 16 if torch.backends.cpu.get_cpu_capability() == "AVX512" else _MOST_ROWS
 """Products of more rows are compute-bound, and torch may use wider vectors for them."""
 _MOST_OF_BLOCKS, _MOST_THREADS = 4, 4
 _SMALL = 1 << 16
@@ -72,7 +73,8 @@ def few_row_product(
         return None
     added = _NOTHING if bias is None else bias.detach().numpy()
     if isinstance(weight, Tensor):
-        if weight.dtype != torch.float32 or not weight.is_contiguous():
+        plain = weight.dtype == torch.float32 and weight.is_contiguous()
+        if not plain or rows > _MOST_FLOAT_ROWS:
             return None
         multiply, *matrix = _kernels().multiply_rows, weight.detach().numpy(), _NOTHING, added
     elif isinstance(weight, Int8Matrix):

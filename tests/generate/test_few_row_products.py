@@ -34,7 +34,10 @@ def _rows(*shape: int, seed: int = 0) -> torch.Tensor:
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("outer", [(1,), (1, 1), (2,), (3, 1), (5,), (32,), (1, 64)])
 @pytest.mark.parametrize("biased", [True, False])
-def test_products_equal_those_in_float64(outer: tuple[int, ...], biased: bool) -> None:
+def test_products_equal_those_in_float64(
+    outer: tuple[int, ...], biased: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(few_row_products, "_MOST_FLOAT_ROWS", 64)  # on every processor
     weight, x = _rows(OUT, IN), _rows(*outer, IN, seed=1)
     bias = _rows(OUT, seed=2) if biased else None
     with torch.inference_mode():
@@ -45,7 +48,7 @@ def test_products_equal_those_in_float64(outer: tuple[int, ...], biased: bool) -
 
 
 @pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize("rows", [1, 2, 7])
+@pytest.mark.parametrize("rows", [1, 2, 7, 64])
 @pytest.mark.parametrize("biased", [True, False])
 def test_integers_are_read_as_they_are(rows: int, biased: bool) -> None:
     matrix = Int8Matrix(_rows(OUT, IN))

@@ -36,6 +36,8 @@ from typing import Any
 
 import numpy as np
 
+from record import figure
+
 DATA = Path(os.environ.get("IDIOLECT_DATA", Path(__file__).parents[1].parent / "shared" / "data"))
 Rows = list[dict[str, Any]]
 
@@ -92,6 +94,13 @@ TAG = {
     "ncbi-disease": tuple(f"scibert-tasks/ner/NCBI-disease/{s}.txt.gz" for s in ("train", "test")),
     "bc5cdr": tuple(f"scibert-tasks/ner/bc5cdr/{s}.txt.gz" for s in ("train", "test")),
 }
+HANDBOOK = {
+    "trec.full": ("minilm", "classifier", "TREC-6 test accuracy, MiniLM, all weights"),
+    "trec.frozen": ("minilm --adaptation frozen", "classifier", "the same, frozen"),
+    "trec.words": ("minilm", "TF-IDF + logistic regression", "TF-IDF and logistic regression"),
+    "trec.majority": ("minilm", "majority label", "the largest class"),
+}
+"""Figures of TREC-6 that the handbook shows: run, system, and what it is."""
 CEILINGS = {
     "sst2": "87.2 accuracy (Kim CNN)",
     "mr": "81.5 accuracy (Kim CNN)",
@@ -337,6 +346,10 @@ def table(out: Path) -> None:
                 len(values),
             ]
             print(f"| {' | '.join(map(str, [*cells, round(seconds), CEILINGS.get(name, '–')]))} |")
+    for key, (label, system, what) in HANDBOOK.items():
+        values = [row["systems"][system] for row in runs.get(("trec", "all", label), [])]
+        if values:
+            figure(key, f"{statistics.mean(values):.1f} %", f"{what}; seeds: {len(values)}")
 
 
 def main() -> None:

@@ -14,7 +14,8 @@ of PubMedQA are read as one text.
 Sets: sst2, mr, subj, trec, scicite, acl-arc, chemprot, pubmedqa (classify); wnut17, ncbi-disease,
 bc5cdr (tag); xquad-en, xquad-es and its other languages (answer-span); scitldr (summarise). MR and
 Subj have no split: a tenth, drawn at random, is the test set. XQuAD: every fifth paragraph is
-tested, the others are trained on, since SQuAD's training set is not at hand.
+tested, the others are trained on, since SQuAD's training set is not at hand. xquad-to-es and so on:
+trained on the paragraphs of the other eleven languages instead, translations of one another.
 """
 
 from __future__ import annotations
@@ -116,6 +117,13 @@ CEILINGS = {
 }
 
 
+def paragraphs(language: str, *, test: bool) -> Rows:
+    """Return every fifth paragraph of XQuAD, or the others, which are translations of the same."""
+    articles = json.loads(text_of(f"xquad/xquad.{language}.json.gz"))["data"]
+    every = [paragraph for article in articles for paragraph in article["paragraphs"]]
+    return [paragraph for i, paragraph in enumerate(every) if (i % 5 == 0) == test]
+
+
 def write_set(name: str, folder: Path) -> tuple[str, str]:
     """Write `train` and `test` of a set; return its task and the ending of the files."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -124,10 +132,11 @@ def write_set(name: str, folder: Path) -> tuple[str, str]:
             (folder / f"{side}.conll").write_text(text_of(source))
         return "tag", "conll"
     if name.startswith("xquad-"):
-        articles = json.loads(text_of(f"xquad/xquad.{name[6:]}.json.gz"))["data"]
-        paragraphs = [p for article in articles for p in article["paragraphs"]]
-        for side, is_test in (("train", False), ("test", True)):
-            own = [p for i, p in enumerate(paragraphs) if (i % 5 == 0) == is_test]
+        tested = name.rpartition("-")[2]
+        found = sorted(path.name.split(".")[1] for path in (DATA / "xquad").glob("xquad.*.gz"))
+        trained = [one for one in found if one != tested] if "-to-" in name else [tested]
+        for side, languages in (("train", trained), ("test", [tested])):
+            own = [p for one in languages for p in paragraphs(one, test=side == "test")]
             (folder / f"{side}.json").write_text(json.dumps({"data": [{"paragraphs": own}]}))
         return "answer-span", "json"
     if name == "scitldr":

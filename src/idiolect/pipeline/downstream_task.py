@@ -26,6 +26,7 @@ from idiolect.tasks.classify.classification_baselines import (
 )
 from idiolect.tasks.classify.labelled_texts import labels_of, read_labelled_texts
 from idiolect.tasks.classify.text_classifier import TextClassifier
+from idiolect.tasks.finetuning.text_states import keeps_all_states
 from idiolect.tasks.tag.tagged_texts import TextSpan, read_tagged_texts, span_labels
 from idiolect.tasks.tag.text_tagger import TextTagger
 from idiolect.tasks.tag.training_dictionary import TrainingDictionary
@@ -78,7 +79,7 @@ class DownstreamTask(ABC):
         config: TrainingConfig,
     ) -> TextCounts:
         """Train a head, with the encoder unless it is frozen, and test it. See `TaskModel.fit`."""
-        model = self._model(encoder, config.seed)
+        model = self._model(encoder, adaptation, config.seed)
         model.train(
             self.train, output_dir=output_dir, adaptation=adaptation, epochs=epochs, config=config
         )
@@ -89,7 +90,7 @@ class DownstreamTask(ABC):
         """Test what reads no language model, by name."""
 
     @abstractmethod
-    def _model(self, encoder: Encoder, seed: int) -> Any:
+    def _model(self, encoder: Encoder, adaptation: Adaptation, seed: int) -> Any:
         """Return an untrained head on an encoder."""
 
     @abstractmethod
@@ -114,8 +115,9 @@ class _Classification(DownstreamTask):
             for name, found in shares.items()
         }
 
-    def _model(self, encoder: Encoder, seed: int) -> TextClassifier:
-        return TextClassifier(encoder, self.labels, seed=seed)
+    def _model(self, encoder: Encoder, adaptation: Adaptation, seed: int) -> TextClassifier:
+        concat = keeps_all_states(encoder, adaptation, pairs=False)
+        return TextClassifier(encoder, self.labels, concat_pooling=concat, seed=seed)
 
     def _found(self, model: TextClassifier) -> Sequence[str]:
         return model.predict(self.test)
@@ -131,7 +133,7 @@ class _Tagging(DownstreamTask):
     def baselines(self) -> dict[str, TextCounts]:
         return {"training dictionary": self._count(TrainingDictionary(self.train).tag(self.test))}
 
-    def _model(self, encoder: Encoder, seed: int) -> TextTagger:
+    def _model(self, encoder: Encoder, adaptation: Adaptation, seed: int) -> TextTagger:
         return TextTagger(encoder, self.labels, seed=seed)
 
     def _found(self, model: TextTagger) -> Sequence[Iterable[TextSpan]]:

@@ -231,6 +231,29 @@ def test_commands(tmp_path: Path) -> None:
     assert all(sum(line["probabilities"].values()) == pytest.approx(1, abs=1e-4) for line in lines)
 
 
+def test_a_frozen_encoder_keeps_all_its_states(tmp_path: Path) -> None:
+    """A static encoder has no states but its vector; trained ones learn what goes into it."""
+    write = "text,label\n" + "".join(f"{e.text},{e.label}\n" for e in _examples(8))
+    (tmp_path / "train.csv").write_text(write)
+    network = models.model("bert", grown=False)
+    for name, encoder in (("layers", Encoder(network)), ("static", Encoder(network, layers=0))):
+        encoder.save(tmp_path / name)
+    for base, adaptation, expected in (
+        ("layers", "frozen", True),
+        ("static", "frozen", False),
+        ("layers", "full", False),
+    ):
+        run = f"{base}-{adaptation}"
+        ran = idiolect_program(
+            *("tasks", "classify", "train", "train.csv", "--encoder", base, "-o", run),
+            *("--adaptation", adaptation, "--epochs", 1),
+            folder=tmp_path,
+        )
+        assert ran.returncode == 0, ran.stderr
+        record = json.loads((tmp_path / run / "model" / "classifier.json").read_text())
+        assert record["concat_pooling"] == expected
+
+
 def test_a_long_text_is_read_in_windows() -> None:
     encoder = Encoder(models.model("bert", grown=False), max_length=10)
     model = TextClassifier(encoder, ["a", "b"], stride=2)

@@ -109,6 +109,7 @@ def train(
     from idiolect.tasks.classify.text_classifier import TextClassifier
     from idiolect.tasks.finetuning.domain_adaptation import adapt_to_domain
     from idiolect.tasks.finetuning.recipe import read_transfer
+    from idiolect.tasks.finetuning.text_states import keeps_all_states
 
     methods, adaptation_settings = read_transfer(transfer)
     config = task_settings(adaptation, batch_size, learning_rate, precision, save_steps, seed)
@@ -116,11 +117,12 @@ def train(
     # Read before training, so that errors in it are reported early.
     held_out = valid and _read(valid, text, text_pair, label, max_unreadable, multi_label)
     base = load_base(encoder, max_length)
+    pairs = text_pair is not None
     model = (MultiLabelClassifier if multi_label else TextClassifier)(
         base,
         labels_of(examples),
-        pairs=text_pair is not None,
-        concat_pooling=methods.concat_pooling,
+        pairs=pairs,
+        concat_pooling=methods.concat_pooling or keeps_all_states(base, adaptation, pairs=pairs),
         stride=stride,
         seed=seed,
     )

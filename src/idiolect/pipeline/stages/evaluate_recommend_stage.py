@@ -95,7 +95,7 @@ def evaluate_recommend(work: Work[SettingsTable]) -> RecommendationMetrics:
     systems: list[ItemTextSystem] = []
     found: dict[str, dict[str, NextItemEvaluation]] = {use: {} for use in _USES}
     by_vectors = [one for one in work.systems if one.ranks and one.by == "vectors"]
-    for system in track(by_vectors, "texts of items"):
+    for system in track(by_vectors, "texts of items", len(by_vectors)):
         vectors = vectors_of(work, system.name, recommender.histories.items)
         if vectors is None:
             vectors = encode_items(recommender.texts, load_system(work, system))

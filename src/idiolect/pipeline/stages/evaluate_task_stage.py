@@ -102,7 +102,7 @@ def evaluate_task(work: Work[EvaluateTaskSettings]) -> TaskMetrics:
     models = [system for system in work.systems if system.predicts]
     counts: dict[str, list[TextCounts]] = {system.name: [] for system in models}
     jobs = [(system, seed) for system in models for seed in range(settings.seeds)]
-    for system, seed in track(jobs, f"heads: {task.name}"):
+    for system, seed in track(jobs, "heads", len(jobs)):
         counts[system.name].append(_tested(work, task, system, seed))
     sums = {name: np.sum(own, axis=0) for name, own in counts.items()}
     return {

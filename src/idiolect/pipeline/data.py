@@ -66,6 +66,8 @@ class Data:
         """Records of the catalogue that were left out, by reason; filled when it is read."""
         self.skipped_events = Skipped()
         """Events of the histories that were left out, by reason; filled when they are read."""
+        self.skipped_texts = Skipped()
+        """Texts of the task that were left out, by reason; filled when they are read."""
         self._folder = folder
         for name in _SOURCES:
             self._files(name)
@@ -209,8 +211,10 @@ class Data:
         """
         from idiolect.pipeline.downstream_task import read_task
 
-        files = [path for name in ("task_train", "task_test") for path in self._files(name)]
-        return read_task(*files, max_unreadable=self.settings.max_unreadable) if files else None
+        train, test = self._files("task_train"), self._files("task_test")
+        skipped, share = self.skipped_texts, self.settings.max_unreadable
+        skipped.clear()
+        return read_task(train, test, max_unreadable=share, skipped=skipped) if train else None
 
     def pairs(self) -> list[Pair]:
         """Read the training pairs; an empty list if there are none.

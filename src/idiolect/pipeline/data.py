@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property, lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ from idiolect.ranking.evaluation.judged_collection import (
 from idiolect.search.item_files import read_items
 from idiolect.search.items import Item
 from idiolect.text.corpus import Corpus, source_files
-from idiolect.text.fields import GRADED_DOCUMENT, find_fields
+from idiolect.text.fields import GRADED_DOCUMENT, find_fields, id_text
 from idiolect.text.records import has_fields, read_records
 from idiolect.text.skipped import Skipped, skip
 
@@ -47,6 +48,8 @@ _SOURCES = (
     "task_train", "task_test",
 )  # fmt: skip
 _BLOCK = 1 << 20
+_SAMPLE = 100
+"""Records that tell whether pairs hold texts or ids."""
 
 
 class Data:
@@ -224,13 +227,16 @@ class Data:
         """
         pairs: list[Pair] = []
         for path in self._files("pairs"):
-            first = next(iter(read_records(path, Skipped(), max_unreadable=1)), {})
+            records = list(islice(read_records(path, Skipped(), max_unreadable=1), _SAMPLE))
+            first = records[0] if records else {}
             query, text, item = (
                 next(iter(find_fields(first, names)), None)
                 for names in (PAIR_QUERY, PAIR_TEXT, PAIR_ITEM)
             )
             document = text or item or "document"
-            by_id = text is None or str(first[text]) in self.texts
+            # One id may be that of an item that the catalogue lacks, so several are looked up.
+            ids = [id_text(record.get(text)) for record in records] if text else []
+            by_id = text is None or 2 * sum(id in self.texts for id in ids) > len(ids)
             pairs += PairFile(
                 path,
                 query=query or "query",

@@ -233,6 +233,9 @@ def test_analogies_and_categories(tmp_path: Path) -> None:
         (": s\na b c\n", "line 2 of .* has 3 words, but an analogy needs four"),
         ("a b 1\na b\n", "line 2 of .* is not two words and a score"),
         ("", "no questions"),
+        (": a section alone\n", "no questions"),
+        ("word1,word2,similarity\n", "no questions"),
+        ("category,word\n", "no questions"),
         ("a,b,1\n" + "x" * 200_000 + ",b,1\n", "is no CSV"),
     ],
 )

@@ -228,3 +228,19 @@ def test_unreadable_rows_of_a_catalogue_are_allowed_as_those_of_histories(tmp_pa
     with pytest.raises(InputError, match="1 of 3 lines"):
         train_recommender(events, **options)
     assert train_recommender(events, **options, max_unreadable=0.5).texts == ["lamp", "pump"]
+
+
+@pytest.mark.parametrize("line", ["{user},{item},{number}", "{user}::{item}::{number}"])
+def test_ratings_are_not_taken_for_times(line: str, tmp_path: Path) -> None:
+    """Sorted by them, histories would begin with what users liked least."""
+    path = tmp_path / ("ratings.dat" if "::" in line else "ratings.csv")
+    rows = [("u", "a", 5), ("u", "b", 3)]
+    path.write_text("".join(line.format(user=u, item=i, number=n) + "\n" for u, i, n in rows))
+    with pytest.raises(InputError, match="third column, such as 5, a rating or a time"):
+        read_histories(path)
+    named = tmp_path / "named.csv"
+    named.write_text("user_id,item_id,rating\nu,a,5\nu,b,3\n")
+    assert _ids(read_histories(named)) == {"u": ["a", "b"]}
+    times = [line.format(user=u, item=i, number=1_700_000_000 + n) for u, i, n in rows]
+    path.write_text("\n".join(times))
+    assert _ids(read_histories(path)) == {"u": ["b", "a"]}

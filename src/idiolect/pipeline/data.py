@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from idiolect.encoding.pairs import Pair, PairFile
 from idiolect.errors import InputError
+from idiolect.pipeline.judged_tests import answerable_queries, judged_collection
 from idiolect.pipeline.settings import DataSettings
 from idiolect.ranking.evaluation.judged_collection import (
     read_documents,
@@ -136,7 +137,8 @@ class Data:
         """Read the inputs of all later stages, so that errors are reported before any work.
 
         Raises:
-            InputError: A file is malformed, or there are judgements without queries.
+            InputError: A file is malformed, or there are judgements without queries, or none of
+                them names an item and a query of the other files, or none is relevant.
         """
         self.pairs()
         if self.qrels and not self.queries:
@@ -144,7 +146,19 @@ class Data:
                 "data.qrels: the judgements need their queries",
                 hint="set data.queries to the file of queries",
             )
-        _ = self.similar
+        for name, queries, qrels in (
+            ("qrels", self.queries, self.qrels),
+            ("similar", self.texts, self.similar),
+        ):
+            try:
+                collection = judged_collection(self.texts, queries, qrels)
+            except InputError as error:
+                raise InputError(f"data.{name}: {error.message}", hint=error.hint) from error
+            if collection is not None and not answerable_queries(collection):
+                raise InputError(
+                    f"data.{name}: no query has a relevant item",
+                    hint="relevant items have a grade above 0",
+                )
         _ = self.histories
         _ = self.task
 

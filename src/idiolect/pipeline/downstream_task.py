@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
@@ -190,7 +190,7 @@ def read_task(
     """
     first = train[0]
     tagged = not has_fields(first) or "spans" in next(iter(read_records(first, Skipped())), {})
-    read = _read_tagged if tagged else _read_labelled
+    read: Callable[..., list[Any]] = _read_tagged if tagged else _read_labelled
     texts, tests = (
         [one for path in paths for one in read(path, max_unreadable, skipped)]
         for paths in (train, test)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +24,9 @@ from idiolect.alignment.reinforcement.policy_losses import (
     clipped_value_loss,
     divergence_estimate,
 )
+from idiolect.alignment.reinforcement.policy_objective import WrittenText
+from idiolect.alignment.reinforcement.train_policy import _sample_writer
+from idiolect.pipeline.report import alignment_page
 
 RANDOM = np.random.default_rng(0)
 MASK = np.array([[0, 1, 1, 1, 0], [0, 0, 1, 1, 1], [1, 0, 0, 0, 0]], bool)
@@ -97,3 +103,14 @@ def test_the_weight_of_the_divergence_moves_towards_its_target_slowly() -> None:
     assert adapted_beta(0.15, 6.0, **settings) == 0.15  # type: ignore[arg-type]
     assert adapted_beta(0.15, 6.6, **settings) == pytest.approx(0.15 * (1 + 0.1 * 64 / 1e4))  # type: ignore[arg-type]
     assert adapted_beta(0.15, 60, **settings) == pytest.approx(0.15 * (1 + 0.2 * 64 / 1e4))  # type: ignore[arg-type]
+
+
+def test_samples_with_unusual_line_breaks_are_kept_and_shown(tmp_path: Path) -> None:
+    """A completion may contain U+2028, which JSON does not escape."""
+    session: Any = SimpleNamespace(folder=SimpleNamespace(path=tmp_path))
+    write = _sample_writer(session)
+    texts = [WrittenText(number, 0, f"one\u2028two\x85{number}", 1.0, None) for number in range(3)]
+    for text in texts:
+        write([text])
+    samples = alignment_page._read(tmp_path / "samples.jsonl")
+    assert [one["text"] for one in samples] == [text.text for text in texts]

@@ -146,6 +146,18 @@ def test_what_a_run_lacks_is_told(folder: Path) -> None:
         _run("evaluate", "search", *paths, "--run", str(folder / "other.txt"))
 
 
+def test_runs_of_one_file_name_are_different_systems(folder: Path) -> None:
+    found = BM25(TEXTS).search(QUERIES)
+    paths = [folder / name / "run.txt" for name in ("first", "second")]
+    for path, run in zip(paths, (found, {"q0": {"d1": 1.0}}), strict=True):
+        path.parent.mkdir()
+        write_run(path, run)
+    options = [option for path in paths for option in ("--run", str(path))]
+    out = str(folder / "metrics.json")
+    _run("evaluate", "search", "--data", str(folder), "--no-bm25", *options, "-o", out)
+    assert list(json.loads(Path(out).read_text())["systems"]) == ["run.txt", str(paths[1])]
+
+
 def test_one_query_is_not_compared(folder: Path) -> None:
     (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq0\td1\t1\n")
     write_run(folder / "run.txt", {"q0": {"d1": 1.0}})

@@ -31,7 +31,7 @@ from idiolect.pipeline.stage_graph import all_stages, in_order, measured_systems
 from idiolect.pipeline.stage_models import load_encoder, needs_whitening
 from idiolect.pipeline.stages import index_stage, tune_stage
 from idiolect.ranking.evaluation.judged_collection import JudgedCollection
-from pipeline.shop import change, open_shop
+from pipeline.shop import change, open_shop, write
 
 TOY = '''\
 """A stage that counts the items with a word in them, and adds the distilled model as a system."""
@@ -257,6 +257,20 @@ def test_a_published_encoder_encodes_with_all_its_layers(tmp_path: Path) -> None
     work = work_for(tmp_path, str(tmp_path / "base"))
     assert not load_encoder(work, work.base).model.network.context_free
     assert not needs_whitening(work)
+
+
+def test_held_out_queries_may_have_unusual_line_breaks(tmp_path: Path) -> None:
+    """A query that was copied from a page may contain U+2028, which JSON does not escape."""
+    items = [{"id": f"p{n}", "text": f"lamp {n}"} for n in range(20)]
+    pairs = [{"query": f"a\u2028light\x85 {n}", "document": f"lamp {n}"} for n in range(20)]
+    write(tmp_path / "items.jsonl", items)
+    write(tmp_path / "pairs.jsonl", pairs)
+    data = Data(DataSettings(items="items.jsonl", pairs="pairs.jsonl"), tmp_path)
+    _, kept = tune_stage._hold_out(data.pairs(), data, 0)
+    lines = [json.dumps(one, ensure_ascii=False) + "\n" for one in kept.items()]
+    (tmp_path / tune_stage._HELD_OUT_PAIRS).write_text("".join(lines))
+    assert tune_stage.held_out_queries(tmp_path) == kept
+    assert len(kept) == 2
 
 
 def test_answers_of_training_pairs_are_seen() -> None:

@@ -139,6 +139,17 @@ def test_it_resumes_and_writes_the_same(
     assert other.read_bytes() != whole.read_bytes()
 
 
+def test_a_journal_keeps_queries_with_unusual_line_breaks(tmp_path: Path) -> None:
+    path = tmp_path / "queries.partial"
+    found = WrittenQueries([["low\u2028dose", "p\x85 53"]], 7, 3)
+    generated_queries._Journal(path, {"seed": 1}).append(found, 0.5)
+    with path.open("a") as file:
+        file.write('{"queries": [["cut')
+    again = generated_queries._Journal(path, {"seed": 1})
+    assert [batch["queries"] for batch in again.done] == [found.queries]
+    assert generated_queries._Journal(path, {"seed": 1}).done == again.done
+
+
 def test_a_text_is_read_after_the_prompt(model: LanguageModel) -> None:
     """What is written after the shared prompt is what the whole prompt would give."""
     writer = QueryWriter(model, sampling=Sampling(top_k=1), max_new_tokens=6)

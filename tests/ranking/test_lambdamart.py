@@ -123,6 +123,9 @@ def test_damaged_trees(features: Features, tmp_path: Path) -> None:
 def test_untrainable_input(features: Features, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="different grades"):
         LambdaMART.fit(features, {"q0": {"d1": 1.0, "d2": 1.0}})
+    clicks = {"q0": {"d1": 5000.0, "d2": 3.0}}
+    with pytest.raises(InputError, match="a grade of 5000"):
+        LambdaMART.fit(features, clicks)
     with pytest.raises(InputError, match="40 folds of 30 queries"):
         cross_validate(features, JUDGEMENTS, RUN, folds=40)
 

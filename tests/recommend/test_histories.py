@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,8 +14,9 @@ import pytest
 from idiolect.errors import ConfigError, InputError
 from idiolect.recommend.histories import Histories, k_core
 from idiolect.recommend.history_files import read_histories
-from idiolect.recommend.item_catalogue import join_catalogue
+from idiolect.recommend.item_catalogue import join_catalogue, prices_of, read_catalogue
 from idiolect.recommend.splits import split
+from idiolect.recommend.train_recommender import train_recommender
 from idiolect.text.skipped import Skipped
 
 EXPECTED = {"1": ["7", "8"], "2": ["8"]}
@@ -189,3 +191,56 @@ def test_the_next_basket_is_everything_of_one_moment() -> None:
     assert parts.test.owners.tolist() == [0, 0, 1, 1, 2, 2]
     with pytest.raises(ConfigError, match="needs a split by time"):
         split(_timed(rows), "leave-one-out", "next-basket")
+
+
+def test_days_with_many_events_leave_validation_cases() -> None:
+    """Both quantiles may be the last day; then the day before it is for validation."""
+    rows = [[user % 4, 4, 5] for user in range(20)]
+    days = [np.array([1.0, 2.0, 3.0])] * 20
+    users, items = tuple(map(str, range(20))), tuple(map(str, range(6)))
+    parts = split(Histories.of_numbers(users, items, rows, days))
+    assert parts.train.times is not None
+    assert set(parts.train.times.tolist()) == {1.0}
+    assert set(parts.valid.targets.tolist()) == {4}
+    assert set(parts.test.targets.tolist()) == {5}
+    assert parts.leaked == 0
+    two = split(Histories.of_numbers(users, items, [row[1:] for row in rows], [days[0][1:]] * 20))
+    assert (len(two.train.events), len(two.valid), len(two.test)) == (20, 0, 20)
+
+
+def test_columns_of_a_csv_catalogue_have_types(tmp_path: Path) -> None:
+    """So filters compare numbers, and prices are features, as with other files."""
+    path = tmp_path / "items.csv"
+    path.write_text("id,title,price,zip,new\n1,lamp,19.5,02139,true\n2,pump,,10001,false\n")
+    found = read_catalogue(path, Skipped()).metadata
+    assert found["1"] == {"price": 19.5, "zip": "02139", "new": True}
+    assert found["2"] == {"zip": "10001", "new": False}
+    prices = prices_of(list(found.values()))
+    assert prices is not None
+    assert np.array_equal(prices, [19.5, np.nan], equal_nan=True)
+
+
+def test_unreadable_rows_of_a_catalogue_are_allowed_as_those_of_histories(tmp_path: Path) -> None:
+    items, events = tmp_path / "items.jsonl", tmp_path / "events.csv"
+    items.write_text('{"id": "a", "title": "lamp"}\n{broken\n{"id": "b", "title": "pump"}\n')
+    events.write_text("user,item\n" + "".join(f"u{n},{id}\n" for n in range(4) for id in "abab"))
+    options: Any = {"model": "popularity", "items": items, "output_dir": tmp_path / "out"}
+    with pytest.raises(InputError, match="1 of 3 lines"):
+        train_recommender(events, **options)
+    assert train_recommender(events, **options, max_unreadable=0.5).texts == ["lamp", "pump"]
+
+
+@pytest.mark.parametrize("line", ["{user},{item},{number}", "{user}::{item}::{number}"])
+def test_ratings_are_not_taken_for_times(line: str, tmp_path: Path) -> None:
+    """Sorted by them, histories would begin with what users liked least."""
+    path = tmp_path / ("ratings.dat" if "::" in line else "ratings.csv")
+    rows = [("u", "a", 5), ("u", "b", 3)]
+    path.write_text("".join(line.format(user=u, item=i, number=n) + "\n" for u, i, n in rows))
+    with pytest.raises(InputError, match="third column, such as 5, a rating or a time"):
+        read_histories(path)
+    named = tmp_path / "named.csv"
+    named.write_text("user_id,item_id,rating\nu,a,5\nu,b,3\n")
+    assert _ids(read_histories(named)) == {"u": ["a", "b"]}
+    times = [line.format(user=u, item=i, number=1_700_000_000 + n) for u, i, n in rows]
+    path.write_text("\n".join(times))
+    assert _ids(read_histories(path)) == {"u": ["b", "a"]}

@@ -82,6 +82,17 @@ def test_seen_items_are_ranked_last() -> None:
     assert result.ranks.tolist() == [1, 3]
 
 
+def test_hidden_items_of_a_small_catalogue_are_no_recommendations() -> None:
+    """A target among hidden items has the last rank, not their mean one, which may be a hit."""
+    seen = np.arange(8)
+    cases = Cases.of([0], [seen], np.array([2]))
+    scores = np.arange(12.0)[None]
+    result = evaluate_scorer(_Given(scores), cases, np.ones(12), exclude_seen=True)
+    assert result.ranks.tolist() == [12]
+    assert result.means()["hr@10"] == 0
+    assert result.coverage == pytest.approx(4 / 12)
+
+
 def test_cold_targets_and_history_lengths_are_apart() -> None:
     counts = np.array([5, 0, 3])
     result = evaluate_scorer(_Given(np.eye(3)), _cases(3, [1, 1, 2]), counts, exclude_seen=False)

@@ -60,6 +60,14 @@ def test_words_of_a_topic_become_neighbours(
         assert loaded.similarity("courts", "court") > loaded.similarity("courts", "steam")
 
 
+def test_texts_may_be_an_iterator(tmp_path: Path) -> None:
+    """They are read three times."""
+    config = Word2VecConfig(**SMALL)
+    made = train_words(iter(TEXTS[:50]), tmp_path / "a", config)
+    again = train_words(TEXTS[:50], tmp_path / "b", config)
+    np.testing.assert_array_equal(made.vectors.vectors, again.vectors.vectors)
+
+
 def test_a_vector_is_the_mean_of_the_word_and_its_ngrams(tmp_path: Path) -> None:
     """At hardly any learning rate the rows are those of the start."""
     settings = {**SMALL, "epochs": 1, "learning_rate": 1e-9, "min_n": 3, "buckets": 50}
@@ -233,6 +241,9 @@ def test_analogies_and_categories(tmp_path: Path) -> None:
         (": s\na b c\n", "line 2 of .* has 3 words, but an analogy needs four"),
         ("a b 1\na b\n", "line 2 of .* is not two words and a score"),
         ("", "no questions"),
+        (": a section alone\n", "no questions"),
+        ("word1,word2,similarity\n", "no questions"),
+        ("category,word\n", "no questions"),
         ("a,b,1\n" + "x" * 200_000 + ",b,1\n", "is no CSV"),
     ],
 )

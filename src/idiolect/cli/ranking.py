@@ -119,8 +119,9 @@ def evaluate_search(
             systems["BM25"] = measure(BM25(collection.documents).search(collection.queries))
     for path in run or []:
         answers, unknown = _read_known_run(path, collection)
-        systems[path.name] = measure(answers)
-        notes += (f"{path.name}: {note}" for note in unknown)
+        label = str(path) if path.name in systems else path.name
+        systems[label] = measure(answers)
+        notes += (f"{label}: {note}" for note in unknown)
     named = {"base": base} if base else {}
     for name in models or []:
         named[_label(name, named)] = name

@@ -187,12 +187,14 @@ def _differences(figures: dict[str, Any]) -> Table:
 
 
 def _task(figures: dict[str, Any]) -> Table:
+    from rich.markup import escape
+
     table = _table(f"The task ({figures['task']}), {figures['measure']}")
     seeds = len(figures["systems"][0]["values"])
     table.caption = (
         f"{figures['train_texts']:,} texts to train on, {figures['test_texts']:,} to test on; "
         f"mean and standard deviation of {seeds} {'seed' if seeds == 1 else 'seeds'}"
-    )
+    ) + "".join(f"\n{escape(note)}" for note in figures.get("notes", ()))
     for column in ("", "mean", "deviation"):
         table.add_column(column, justify="right" if column else "left", no_wrap=True)
     systems = figures["systems"]

@@ -10,11 +10,13 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property, lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from idiolect.encoding.pairs import Pair, PairFile
 from idiolect.errors import InputError
+from idiolect.pipeline.judged_tests import answerable_queries, judged_collection
 from idiolect.pipeline.settings import DataSettings
 from idiolect.ranking.evaluation.judged_collection import (
     read_documents,
@@ -24,7 +26,7 @@ from idiolect.ranking.evaluation.judged_collection import (
 from idiolect.search.item_files import read_items
 from idiolect.search.items import Item
 from idiolect.text.corpus import Corpus, source_files
-from idiolect.text.fields import GRADED_DOCUMENT, find_fields
+from idiolect.text.fields import GRADED_DOCUMENT, find_fields, id_text
 from idiolect.text.records import has_fields, read_records
 from idiolect.text.skipped import Skipped, skip
 
@@ -47,6 +49,8 @@ _SOURCES = (
     "task_train", "task_test",
 )  # fmt: skip
 _BLOCK = 1 << 20
+_SAMPLE = 100
+"""Records that tell whether pairs hold texts or ids."""
 
 
 class Data:
@@ -66,6 +70,8 @@ class Data:
         """Records of the catalogue that were left out, by reason; filled when it is read."""
         self.skipped_events = Skipped()
         """Events of the histories that were left out, by reason; filled when they are read."""
+        self.skipped_texts = Skipped()
+        """Texts of the task that were left out, by reason; filled when they are read."""
         self._folder = folder
         for name in _SOURCES:
             self._files(name)
@@ -131,7 +137,8 @@ class Data:
         """Read the inputs of all later stages, so that errors are reported before any work.
 
         Raises:
-            InputError: A file is malformed, or there are judgements without queries.
+            InputError: A file is malformed, or there are judgements without queries, or none of
+                them names an item and a query of the other files, or none is relevant.
         """
         self.pairs()
         if self.qrels and not self.queries:
@@ -139,7 +146,19 @@ class Data:
                 "data.qrels: the judgements need their queries",
                 hint="set data.queries to the file of queries",
             )
-        _ = self.similar
+        for name, queries, qrels in (
+            ("qrels", self.queries, self.qrels),
+            ("similar", self.texts, self.similar),
+        ):
+            try:
+                collection = judged_collection(self.texts, queries, qrels)
+            except InputError as error:
+                raise InputError(f"data.{name}: {error.message}", hint=error.hint) from error
+            if collection is not None and not answerable_queries(collection):
+                raise InputError(
+                    f"data.{name}: no query has a relevant item",
+                    hint="relevant items have a grade above 0",
+                )
         _ = self.histories
         _ = self.task
 
@@ -209,8 +228,10 @@ class Data:
         """
         from idiolect.pipeline.downstream_task import read_task
 
-        files = [path for name in ("task_train", "task_test") for path in self._files(name)]
-        return read_task(*files, max_unreadable=self.settings.max_unreadable) if files else None
+        train, test = self._files("task_train"), self._files("task_test")
+        skipped, share = self.skipped_texts, self.settings.max_unreadable
+        skipped.clear()
+        return read_task(train, test, max_unreadable=share, skipped=skipped) if train else None
 
     def pairs(self) -> list[Pair]:
         """Read the training pairs; an empty list if there are none.
@@ -220,13 +241,16 @@ class Data:
         """
         pairs: list[Pair] = []
         for path in self._files("pairs"):
-            first = next(iter(read_records(path, Skipped(), max_unreadable=1)), {})
+            records = list(islice(read_records(path, Skipped(), max_unreadable=1), _SAMPLE))
+            first = records[0] if records else {}
             query, text, item = (
                 next(iter(find_fields(first, names)), None)
                 for names in (PAIR_QUERY, PAIR_TEXT, PAIR_ITEM)
             )
             document = text or item or "document"
-            by_id = text is None or str(first[text]) in self.texts
+            # One id may be that of an item that the catalogue lacks, so several are looked up.
+            ids = [id_text(record.get(text)) for record in records] if text else []
+            by_id = text is None or 2 * sum(id in self.texts for id in ids) > len(ids)
             pairs += PairFile(
                 path,
                 query=query or "query",

@@ -10,7 +10,14 @@ from typing import TypedDict
 
 from idiolect.ranking.evaluation.judged_collection import JudgedCollection
 
-__all__ = ["Ranking", "answerable_queries", "describe", "judged_collection", "unseen_queries"]
+__all__ = [
+    "Ranking",
+    "answerable_queries",
+    "describe",
+    "judged_collection",
+    "lowest_relevant",
+    "unseen_queries",
+]
 
 
 class Ranking(TypedDict):
@@ -30,6 +37,12 @@ def judged_collection(
 ) -> JudgedCollection | None:
     """Return a test; None without judgements."""
     return JudgedCollection.join(texts, queries, qrels) if qrels else None
+
+
+def lowest_relevant(collection: JudgedCollection) -> float:
+    """Return the lowest relevant grade: any above 0, such as 0.1 among grades from 0 to 1."""
+    grades = (grade for judged in collection.qrels.values() for grade in judged.values())
+    return min((grade for grade in grades if grade > 0), default=1.0)
 
 
 def unseen_queries(collection: JudgedCollection, seen: Collection[str]) -> list[str]:

@@ -31,7 +31,7 @@ from idiolect.pipeline.example_searches import (
     find_missed,
     some_queries,
 )
-from idiolect.pipeline.judged_tests import answerable_queries, unseen_queries
+from idiolect.pipeline.judged_tests import answerable_queries, lowest_relevant, unseen_queries
 from idiolect.pipeline.stage import Work
 from idiolect.pipeline.stage_models import load_system
 from idiolect.pipeline.stages.index_stage import index_encoder, index_system, open_index
@@ -223,9 +223,9 @@ class SystemRuns:
             for test, collection in self.tests.items():
                 if collection is not None:
                     run = _cut(self._tuned, collection, test, size)
-                    point[test] = measure(collection.qrels, run, metrics=["ndcg@10"]).means[
-                        "ndcg@10"
-                    ]
+                    relevant = lowest_relevant(collection)
+                    found = measure(collection.qrels, run, metrics=["ndcg@10"], relevant=relevant)
+                    point[test] = found.means["ndcg@10"]
             curve.append(point)
         return curve
 
@@ -272,7 +272,9 @@ class SystemRuns:
                 run = _without_queries(run)
             elif system.by == "hybrid":
                 self._found = run
-            self.values[test][system.name] = measure(collection.qrels, run, metrics=_MEASURES)
+            self.values[test][system.name] = measure(
+                collection.qrels, run, metrics=_MEASURES, relevant=lowest_relevant(collection)
+            )
 
     @property
     def _shown_test(self) -> JudgedCollection | None:

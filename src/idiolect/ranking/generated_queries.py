@@ -166,15 +166,16 @@ class _Journal:
         if not path.exists():
             write_atomic(path, first.encode())
             return
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        # Not `splitlines`: a query may contain other line breaks, such as U+2028.
+        lines = path.read_bytes().decode().split("\n")
+        lines = [f"{line}\n" for line in lines[:-1]]  # after the last break: an incomplete line
         if not lines or lines[0] != first:
             raise CheckpointError(
                 f"{path} is unfinished and of other texts, another model or other settings",
                 hint="finish that run, or remove the file",
             )
-        whole = [line for line in lines if line.endswith("\n")]  # the last one may be incomplete
-        self.done = [json.loads(line) for line in whole[1:]]
-        write_atomic(path, "".join(whole).encode())
+        self.done = [json.loads(line) for line in lines[1:]]
+        write_atomic(path, "".join(lines).encode())
 
     def append(self, found: WrittenQueries, seconds: float) -> None:
         """Add a batch."""

@@ -26,6 +26,8 @@ __all__ = ["FeatureTable", "LambdaMART", "cross_validate"]
 
 _MAXIMUM_DOCUMENTS = 10_000
 """LightGBM's maximum number of documents per query."""
+_LARGEST_GRADE = 1000
+"""The gain of a larger grade, 2^g - 1, does not fit into a number."""
 _TREES, _FOLDS = 300, 5
 _SETTINGS = {
     "objective": "lambdarank",
@@ -84,7 +86,8 @@ class LambdaMART:
             seed: Random seed.
 
         Raises:
-            InputError: No query has documents with different grades, or one has too many documents.
+            InputError: No query has documents with different grades, one has too many documents, or
+                a grade is too large.
             MissingDependencyError: LightGBM is not installed.
         """
         known = {q: g for q, g in qrels.items() if len(set(g.values())) > 1}
@@ -99,6 +102,11 @@ class LambdaMART:
             )
         lightgbm = _library()
         levels = sorted({max(0.0, g) for grades in known.values() for g in grades.values()})
+        if levels[-1] > _LARGEST_GRADE:
+            raise InputError(
+                f"a grade of {levels[-1]:g}, whose gain is 2^{levels[-1]:g}",
+                hint="rescale the grades, say to 0-4",
+            )
         rows = {query: features.table(query, list(grades)) for query, grades in known.items()}
 
         def data(queries: Sequence[str]) -> Any:

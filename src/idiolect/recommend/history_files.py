@@ -3,7 +3,8 @@
     records     CSV, TSV, JSON Lines, Parquet with a user (or session), an item, a time, a weight
     lists       JSON Lines with a user and the list of its items, or a session's list alone
     MovieLens   `user::item::rating::time` (ratings.dat), tab-separated u.data, ratings.csv
-    Amazon      `user,item,rating,time` without a header; reviews with reviewerID and asin
+    Amazon      `user,item,rating,time` without a header, or `user,item,time`; reviews with
+                reviewerID and asin
     lines       `user item item …`, or `user item` in order (BERT4Rec)
     RecBole     `.inter`, whose header names types: `user_id:token`
 
@@ -50,6 +51,9 @@ _WEIGHT = ("weight", "quantity", "count")
 _LIST = ("items", "history", "item_ids", "sequence")
 _LIMIT = 16 << 20
 _DAY = 86_400.0
+_EARLIEST = 1e6
+"""In a third column without a name, smaller numbers may be ratings or counts (in seconds, this is
+the 12th of January 1970)."""
 _MILLISECONDS = 1e11
 """Larger times are in milliseconds (in seconds, this is the year 5138)."""
 
@@ -81,8 +85,8 @@ def read_histories(
         max_unreadable: The share of a file's rows that may be unreadable.
 
     Raises:
-        InputError: A file is missing, its layout is not recognised, only some events have times, or
-            there are no events.
+        InputError: A file is missing, its layout is not recognised or ambiguous, only some events
+            have times, or there are no events.
     """
     skipped = Skipped() if skipped is None else skipped
     paths = [check_path(one, "histories") for one in _listed(sources)]
@@ -122,6 +126,11 @@ def _events(path: Path, skipped: Skipped, max_unreadable: float) -> Iterator[_Ev
     timed = separator is not None and len(cells) >= 3 and _is_number(cells[-1])
     rows = _table(path, separator, len(cells) if timed else 1, skipped, max_unreadable)
     if timed:
+        if len(cells) == 3 and abs(float(cells[2])) < _EARLIEST:
+            raise InputError(
+                f"{path}: is its third column, such as {cells[2]}, a rating or a time?",
+                hint="name the columns in a first line, such as user_id,item_id,rating",
+            )
         named = (
             (f"line {n:,}", {"user": row[0], "item": row[1], "time": row[len(cells) - 1]})
             for n, row in rows

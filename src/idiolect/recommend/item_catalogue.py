@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ import numpy as np
 
 from idiolect.recommend.histories import Histories
 from idiolect.text.fields import DOCUMENT_ID, find_fields, join_fields, text_fields
-from idiolect.text.records import IdReader, numbered_records
-from idiolect.text.skipped import Skipped, skip
+from idiolect.text.record_types.column_types import ColumnTypes
+from idiolect.text.records import IdReader, has_text_cells, numbered_records
+from idiolect.text.skipped import MAX_UNREADABLE, Skipped, skip
 
 __all__ = ["ItemCatalogue", "join_catalogue", "prices_of", "read_catalogue"]
 
@@ -30,19 +31,22 @@ class ItemCatalogue:
     """The other fields: texts, numbers, booleans, and lists of these."""
 
 
-def read_catalogue(path: str | Path, skipped: Skipped) -> ItemCatalogue:
+def read_catalogue(
+    path: str | Path, skipped: Skipped, *, max_unreadable: float = MAX_UNREADABLE
+) -> ItemCatalogue:
     """Read a catalogue.
 
     Args:
         path: A file of records with an id, and a title or text.
         skipped: Updated with the records without an id, and with repeated ids.
+        max_unreadable: The share of the file's rows that may be unreadable.
 
     Raises:
         InputError: The file cannot be read.
     """
     path, catalogue = Path(path), ItemCatalogue()
     ids = IdReader(path)
-    for place, record in numbered_records(path, skipped):
+    for place, record in numbered_records(path, skipped, max_unreadable=max_unreadable):
         own = find_fields(list(record), _ITEM_ID)[:1]
         id = ids(record, own[0]) if own else None
         if id is None:
@@ -52,7 +56,24 @@ def read_catalogue(path: str | Path, skipped: Skipped) -> ItemCatalogue:
         else:
             catalogue.texts[id] = join_fields(record) or ""
             catalogue.metadata[id] = _other_fields(record, {own[0], *text_fields(record)})
+    if has_text_cells(path):
+        _convert_columns(catalogue.metadata.values())
     return catalogue
+
+
+def _convert_columns(rows: Collection[dict[str, Any]]) -> None:
+    """Give each column of text cells its type, as an index does; missing values are removed."""
+    types = ColumnTypes()
+    for row in rows:
+        for name, cell in row.items():
+            types.add(name, cell)
+    for row in rows:
+        for name, cell in list(row.items()):
+            value = types.convert(name, cell)
+            if value is None:
+                del row[name]
+            else:
+                row[name] = value
 
 
 def _other_fields(record: Mapping[str, Any], known: set[str]) -> dict[str, Any]:

@@ -4,7 +4,7 @@
   (Krichene & Rendle 2020, KDD), so they are not supported.
 - A target's rank is 1 + the number of items with a higher score + half of the number of other items
   with the same score. If ties were not counted, a model with equal scores for all items would have
-  rank 1 everywhere.
+  rank 1 everywhere. A hidden item, with the score −∞, is ranked last.
 
 HR@k is 1 if the rank of a target is at most k. nDCG@k is the sum of 1 / log2(rank + 1) over such
 targets, divided by that of the ideal order. MRR@k is 1 / the best rank. Recall@k is the share of
@@ -147,7 +147,10 @@ def mean_ranks(scores: NDArray[np.float32], targets: NDArray[np.int64]) -> NDArr
         raise InputError("a recommender gave scores that are no numbers", hint="train it again")
     own = scores[np.arange(len(targets)), targets][:, None]
     higher, equal = (scores > own).sum(1), (scores == own).sum(1)
-    ranks: NDArray[np.float64] = 1.0 + higher + (equal - 1) / 2
+    # An item that is hidden is not recommended at all: it does not share a rank with other ones.
+    ranks: NDArray[np.float64] = np.where(
+        np.isneginf(own[:, 0]), float(scores.shape[1]), 1.0 + higher + (equal - 1) / 2
+    )
     return ranks
 
 
@@ -172,7 +175,8 @@ def evaluate_scorer(
         ranks.append(rank_targets(scores, part.targets, part.owners))
         top = min(10, scores.shape[1])
         best = np.argpartition(-scores, top - 1, axis=1)[:, :top]
-        recommended += np.bincount(best.ravel(), minlength=len(counts))
+        shown = best[np.take_along_axis(scores, best, 1) > -np.inf]  # a small catalogue runs out
+        recommended += np.bincount(shown, minlength=len(counts))
     share = (counts + 1) / (counts.sum() + len(counts))  # finite for items without events
     popular = np.zeros(len(counts), bool)
     popular[np.argsort(-counts, kind="stable")[: max(1, len(counts) // 100)]] = True

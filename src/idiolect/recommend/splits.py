@@ -1,7 +1,7 @@
 """Split histories into training, validation and test events, and report leakage.
 
     time            events before a cutoff are for training; each user's first later event is a
-                    target
+                    target; events of one time stay together
     leave-one-out   each user's last event is for the test, the one before it for validation
     user            some users are for training; the last events of the others are targets
 
@@ -128,7 +128,7 @@ def split(
     if kind == "time":
         if histories.times is None:
             raise ConfigError("a split by time needs times", hint="split by leave-one-out")
-        first, second = np.quantile(histories.times, [0.8, 0.9])
+        first, second = _cutoffs(histories.times)
         training = histories.times < first
         valid = _first_after(histories, first, second)
         test = _first_after(histories, second, np.inf)
@@ -158,6 +158,19 @@ def split(
     return Split(
         kind, histories.keep(training), make(histories, valid), make(histories, test), leaked
     )
+
+
+def _cutoffs(times: NDArray[np.float64]) -> tuple[float, float]:
+    """Return when the events for validation begin, and those for the test.
+
+    Many events may have one time, such as those of a day. If no event is between the cutoffs for
+    that reason, the last time before the test is for validation, unless it is also the first.
+    """
+    first, second = np.quantile(times, [0.8, 0.9])
+    before = times[times < second]
+    if not (before >= first).any() and len(before) and before.min() < before.max():
+        first = before.max()
+    return float(first), float(second)
 
 
 def _first_after(histories: Histories, start: float, end: float) -> NDArray[np.int64]:

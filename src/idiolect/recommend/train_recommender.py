@@ -87,7 +87,7 @@ def train_recommender(
         histories = k_core(histories, k)
     if items is not None:
         of_items = Skipped()
-        catalogue = read_catalogue(items, of_items)
+        catalogue = read_catalogue(items, of_items, max_unreadable=max_unreadable)
         histories, texts, fit = join_catalogue(histories, catalogue.texts)
         metadata = [catalogue.metadata.get(id, {}) for id in histories.items]
         notice(fit + (f"; left out: {summary(of_items)}" if of_items else ""))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,8 @@ def train_words(
     config = config or Word2VecConfig()
     split = str.split if whitespace else split_words
     documents = documents_of(corpus, "corpus")
+    if isinstance(documents, Iterator):
+        documents = list(documents)  # they are read several times
     settings = {
         "corpus": fingerprint(documents),
         "kind": type(config).__name__,

@@ -57,7 +57,7 @@ def read_test_set(path: str | Path, *, lowercase: bool = True) -> WordTestSet:
     text = text.lower() if lowercase else text
     rows = _rows(text, path)
     if not rows:
-        raise InputError(f"{path} has no questions", hint="check the file")
+        raise _without_questions(path)
     name = path.name.removesuffix(".gz").rsplit(".", 1)[0]
     header = rows[0][1]
     if "category" in header and "word" in header:
@@ -68,6 +68,10 @@ def read_test_set(path: str | Path, *, lowercase: bool = True) -> WordTestSet:
         return WordTestSet(name, "analogy", sections=_sections(rows, path))
     kind = "preference" if name.startswith(_RELATIONS) else "relatedness"
     return WordTestSet(name, kind, pairs=_pairs(rows, path))
+
+
+def _without_questions(path: Path) -> InputError:
+    return InputError(f"{path} has no questions", hint="check the file")
 
 
 def _rows(text: str, path: Path) -> list[tuple[int, list[str]]]:
@@ -115,6 +119,8 @@ def _pairs(rows: list[tuple[int, list[str]]], path: Path) -> tuple[tuple[str, st
             for word in (first.strip(), second.strip())
         ]
         found.append((words[0], words[1], value))
+    if not found:
+        raise _without_questions(path)
     return tuple(found)
 
 
@@ -133,6 +139,8 @@ def _sections(
                 hint="write: Athens Greece Baghdad Iraq",
             )
         sections.setdefault(section, []).append((row[0], row[1], row[2], row[3]))
+    if not sections:
+        raise _without_questions(path)
     return tuple((name, tuple(questions)) for name, questions in sections.items())
 
 
@@ -143,4 +151,6 @@ def _categories(rows: list[tuple[int, list[str]]], path: Path) -> tuple[tuple[st
         if len(row) <= max(word, category):
             raise InputError(f"line {number:,} of {path} has {len(row)} columns", hint="remove it")
         found.append((row[word], row[category]))
+    if not found:
+        raise _without_questions(path)
     return tuple(found)

@@ -115,6 +115,12 @@ def test_a_ratio_is_of_sums_over_texts() -> None:
     assert found.p_value > 0.9
 
 
+def test_finding_nothing_where_there_is_nothing_wins_against_a_false_alarm() -> None:
+    silent, alarmed = np.array([[0, 0], [2, 2]]), np.array([[0, 1], [2, 2]])
+    assert (compare_ratios(alarmed, silent).wins, compare_ratios(alarmed, silent).losses) == (1, 0)
+    assert (compare_ratios(silent, alarmed).wins, compare_ratios(silent, alarmed).losses) == (0, 1)
+
+
 def test_exact_p_of_a_ratio_by_enumeration() -> None:
     """The p-value is the share of all swaps with a difference as large."""
     draw = np.random.default_rng(0)

@@ -157,6 +157,16 @@ def test_selection_is_greedy_by_remaining_saving(seed: int) -> None:
     assert ours == greedy([costs[u] for u in stream], terms, stream, 5)
 
 
+def test_terms_that_are_more_frequent_than_words_have_log_odds() -> None:
+    """Chinese has no spaces: its lines are words, and terms in them would have NaN."""
+    texts = ["糖尿病患者,糖尿病患者。"] * 50
+    found = audit(make("gpt2"), texts, general=GENERAL[:1], min_documents=5)
+    (term,) = [one for one in found.candidates if one.form == "糖尿病患者"]
+    assert term.count == 100
+    assert term.log_odds is not None
+    assert 2 < term.log_odds < 20
+
+
 def test_log_odds_follow_the_paper() -> None:
     found = audit(make("gpt2"), DOMAIN, general=GENERAL, min_documents=5)
     term = next(c for c in found.candidates if c.form == " patients")

@@ -351,3 +351,12 @@ def test_the_name_of_a_special_token_is_no_term(tokenizer: Tokenizer) -> None:
     assert not [token.text for token in larger.extension.added if name in token.text]
     reasons = {form.reason for form in larger.extension.refused if name in form.text}
     assert reasons == {"contains the name of a special token"}
+
+
+def test_texts_that_are_iterators_are_verified_like_lists() -> None:
+    """`merges` reads general text twice; the second time, a generator had nothing left."""
+    terms = ["metformin", "XR-2000B"]
+    larger = extend(make("gpt2"), terms, "merges", domain=iter(DOMAIN), general=iter(GENERAL))
+    assert larger.extension is not None
+    checks = {name: check.documents for name, check in larger.extension.checks.items()}
+    assert checks == {"domain": len(DOMAIN), "general": len(GENERAL)}

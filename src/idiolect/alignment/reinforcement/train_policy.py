@@ -229,7 +229,8 @@ def _sample_writer(session: TrainingSession) -> Callable[[Sequence[WrittenText]]
         kept = []
         if path.exists():
             # A resumed run writes its last rollouts again.
-            for line in path.read_text(encoding="utf-8").splitlines():
+            # Not `splitlines`: a text may contain other line breaks, such as U+2028.
+            for line in path.read_text(encoding="utf-8").rstrip("\n").split("\n"):
                 if json.loads(line)["rollout"] < texts[0].rollout:
                     kept.append(line)
         kept += [json.dumps(asdict(one), ensure_ascii=False) for one in texts[:_KEPT]]

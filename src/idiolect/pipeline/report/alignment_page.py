@@ -155,7 +155,8 @@ def _read(path: Path) -> list[dict[str, Any]]:
     """Read a JSON Lines file, up to the first incomplete line."""
     found: list[dict[str, Any]] = []
     if path.exists():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        # Not `splitlines`: a text may contain other line breaks, such as U+2028.
+        for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
             try:
                 found.append(json.loads(line))
             except ValueError:

@@ -89,16 +89,20 @@ class TaskMetrics(TypedDict):
     baselines: list[TaskSystem]
     significance: list[PairedDifference]
     """Over the texts of the test, with the counts of all seeds together."""
+    notes: list[str]
+    """Notes for readers."""
 
 
 def evaluate_task(work: Work[EvaluateTaskSettings]) -> TaskMetrics:
     """Train and test the task's heads on every language model of the run."""
     from idiolect.ranking.evaluation.significance import compare_ratios
+    from idiolect.text.skipped import summary
     from idiolect.training.progress import track
 
     assert work.data.task is not None, "the stage needs a task"
-    settings, task = work.settings, work.data.task
-    task = task.drawn(settings.max_train_texts, work.config.seed)
+    settings, whole = work.settings, work.data.task
+    task = whole.drawn(settings.max_train_texts, work.config.seed)
+    left_out = work.data.skipped_texts
     models = [system for system in work.systems if system.predicts]
     counts: dict[str, list[TextCounts]] = {system.name: [] for system in models}
     jobs = [(system, seed) for system in models for seed in range(settings.seeds)]
@@ -110,7 +114,7 @@ def evaluate_task(work: Work[EvaluateTaskSettings]) -> TaskMetrics:
         "measure": task.measure,
         "train_texts": len(task.train),
         "test_texts": len(task.test),
-        "repeated": task.repeated,
+        "repeated": whole.repeated,
         "labels": list(task.labels),
         "systems": [
             _figures(system.name, system.label, system.control, counts[system.name])
@@ -130,6 +134,7 @@ def evaluate_task(work: Work[EvaluateTaskSettings]) -> TaskMetrics:
             for first, second in _COMPARED
             if first in sums and second in sums
         ],
+        "notes": [f"left out of the task's texts: {summary(left_out)}"] if left_out else [],
     }
 
 
@@ -141,14 +146,15 @@ def _tested(
     from idiolect.tasks.task_model import task_config
 
     result = work.folder / "heads" / f"{system.name}.{seed}.json"
+    training = work.folder / "heads" / f"{system.name}.{seed}"
     if result.exists():
+        shutil.rmtree(training, ignore_errors=True)  # if the process was killed before it did
         return np.array(read_json(result)["counts"], np.int64)
     settings = work.settings
     path = str(work.done[system.stage] / "model") if system.stage else work.base
     encoder = load_encoder(work, path, whole=True)
     if settings.bidirectional and encoder.model.network.kind == "causal":
         encoder.bidirectional = True
-    training = work.folder / "heads" / f"{system.name}.{seed}"
     rate = {} if settings.learning_rate is None else {"learning_rate": settings.learning_rate}
     counts = task.fit(
         encoder,

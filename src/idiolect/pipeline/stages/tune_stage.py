@@ -147,7 +147,9 @@ def held_out_queries(folder: Path) -> dict[str, list[str]]:
     Args:
         folder: The folder of the stage, or of one of its controls, which hold out the same queries.
     """
-    return dict(json.loads(line) for line in read_text(folder / _HELD_OUT_PAIRS).splitlines())
+    # Not `splitlines`: a query may contain other line breaks, such as U+2028.
+    lines = read_text(folder / _HELD_OUT_PAIRS).split("\n")
+    return dict(json.loads(line) for line in lines if line)
 
 
 def items_trained_on(folder: Path) -> set[str]:

@@ -144,7 +144,9 @@ def compare_ratios(
     observed = float(_gap(both.sum(0)[None])[0])
     low, high = np.quantile(_rounds(rounds, count, resampled), [0.025, 0.975])
     as_large = int((np.abs(_rounds(rounds, count, swapped)) >= abs(observed) - 1e-12).sum())
-    own = both[:, [0, 2]] / np.maximum(both[:, [1, 3]], 1)
+    # A text with nothing to find in which nothing was found is right.
+    empty = both[:, [1, 3]] == 0
+    own = np.where(empty, 1.0, both[:, [0, 2]] / np.maximum(both[:, [1, 3]], 1))
     return Comparison(
         queries=count,
         difference=observed,

@@ -298,6 +298,9 @@ def _log_odds(
         general: Counts in the general text.
         general_words: Words of the general text.
     """
+    # In a text that writes no spaces, such as Chinese, a term may be more frequent than words are.
+    domain_words = max(domain_words, 1 + int(domain.max(initial=0)))
+    general_words = max(general_words, 1 + int(general.max(initial=0)))
     prior = _PRIOR * (domain + general + 0.5)
     prior_total = _PRIOR * (domain_words + general_words)
     domain_odds = np.log(domain + prior) - np.log(domain_words + prior_total - domain - prior)

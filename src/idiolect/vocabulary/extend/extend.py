@@ -8,6 +8,7 @@ general: 3288 documents, 0.0% fewer tokens, 0 changed beyond the terms, 0 uses i
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, overload
 
@@ -122,6 +123,8 @@ def extend(
         raise wrong_type(
             base, "base", "a Tokenizer or a LanguageModel", "load it with LanguageModel.load"
         )
+    # They are read several times: to plan, to verify, again with fewer terms, and for new rows.
+    domain, general = (list(one) if isinstance(one, Iterator) else one for one in (domain, general))
     if isinstance(base, Tokenizer):
         return _extend_tokenizer(
             base, terms, method, domain=domain, general=general, max_rows=max_rows

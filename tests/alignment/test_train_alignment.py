@@ -41,6 +41,7 @@ from idiolect.alignment.reinforcement.train_policy import policy_config, train_p
 from idiolect.errors import InputError, TrainingError
 from idiolect.nn.lora import LoraConfig, add_lora, lora_layers, without_adapters
 from idiolect.text.skipped import Skipped
+from idiolect.training.session import TrainingSession
 from training import models
 
 PAIRS = [
@@ -94,6 +95,22 @@ def test_other_preference_losses_begin_and_fall(
     if first is not None:
         assert found[0]["loss"] == pytest.approx(first, abs=1e-4)
     assert found[-1]["loss"] < found[0]["loss"]
+
+
+def test_another_run_does_not_use_the_reference_of_one_that_was_killed_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = preference_config(batch_size=8, max_length=32)
+    swapped = [Preference(pair.prompt, pair.rejected, pair.chosen) for pair in PAIRS]
+
+    def killed(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(TrainingSession, "train", killed)
+        train_preferences(models.model(grown=False), PAIRS, output_dir=tmp_path, config=config)
+    train_preferences(models.model(grown=False), swapped, output_dir=tmp_path, config=config)
+    assert lines(tmp_path)[0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@
                             of several corpora tokens-0/, tokens-1/, …
       checkpoint-00000200/    weights.safetensors, optimizer.safetensors, state.json; and
                             carried.safetensors where states are carried from step to step
+      reference.safetensors   log-probabilities of a reference model (preference tuning)
       metrics.jsonl           one line per step
       adapter/                trained adapters, as `peft` reads them
       model/                  the finished model
@@ -49,9 +50,12 @@ _FORMAT = 1
 _FINISH = "finish it with the version that started it, or choose another folder"
 _NAME = re.compile(r"checkpoint-(\d{8})")
 _TEMPORARY = re.compile(
-    r"\.(checkpoint|model|(validation-)?tokens(-\d+)?|run\.json|metrics\.jsonl|projection\.safetensors)\..+"
+    r"\.(checkpoint|model|(validation-)?tokens(-\d+)?|run\.json|metrics\.jsonl"
+    r"|(projection|reference)\.safetensors)\..+"
 )
 """Pattern of the temporary names of a run's files."""
+_TOKENS = re.compile(r"(validation-)?tokens(-\d+)?")
+"""Pattern of the names of folders of token ids."""
 
 
 @dataclass(frozen=True)
@@ -323,9 +327,10 @@ class RunFolder:
 
     def _clear(self) -> None:
         """Delete the files of a run without a checkpoint."""
-        for path in (self.tokens, self.validation_tokens, self.path / "mined"):
+        tokens = [path for path in self.path.iterdir() if _TOKENS.fullmatch(path.name)]
+        for path in (*tokens, self.path / "mined"):
             shutil.rmtree(path, ignore_errors=True)
-        for name in ("metrics.jsonl", "projection.safetensors"):
+        for name in ("metrics.jsonl", "projection.safetensors", "reference.safetensors"):
             (self.path / name).unlink(missing_ok=True)
 
     def _steps(self) -> list[int]:

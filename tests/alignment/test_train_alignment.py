@@ -113,6 +113,17 @@ def test_another_run_does_not_use_the_reference_of_one_that_was_killed_before_tr
     assert lines(tmp_path)[0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
 
 
+def test_completions_of_other_prompts_are_cut_to_the_length_of_a_text(tmp_path: Path) -> None:
+    """KTO puts the completion of a short prompt after a long one, which together may be too long."""
+    long, short = " ".join(["w1"] * 24), "w2 w3"
+    data = [JudgedCompletion(long, f" {short}", True), JudgedCompletion(short, f" {long}", False)]
+    model = models.model("gpt2", grown=False, n_positions=32)
+    config = preference_config(batch_size=2)
+    kto = PreferenceSettings(loss="kto")
+    train_preferences(model, data, output_dir=tmp_path, settings=kto, config=config)
+    assert lines(tmp_path)[0]["tokens"] <= 4 * 32
+
+
 @torch.no_grad()
 def test_padding_and_order_change_nothing() -> None:
     network = models.model(grown=False).network

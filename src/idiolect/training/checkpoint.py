@@ -80,13 +80,15 @@ class RunFolder:
     Args:
         path: The folder; created if it is missing.
         kept: Number of checkpoints to keep; older ones are deleted.
+        every: Steps between regular checkpoints. Others, which an interrupted run saves at its last
+            step, are not averaged and do not count as kept.
 
     Raises:
         InputError: The folder cannot be created.
     """
 
-    def __init__(self, path: str | Path, *, kept: int = 2) -> None:
-        self.kept = kept
+    def __init__(self, path: str | Path, *, kept: int = 2, every: int = 1) -> None:
+        self.kept, self.every = kept, every
         self.path = check_path(path, "output_dir")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -178,7 +180,7 @@ class RunFolder:
             )
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint atomically, and delete all but the last `kept`.
+        """Write a checkpoint atomically, and delete old ones.
 
         Raises:
             CheckpointError: The disk is full or fails; earlier checkpoints are untouched.
@@ -210,7 +212,8 @@ class RunFolder:
             ) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        for step in self._steps()[: -self.kept]:
+        steps = self._steps()
+        for step in sorted({*steps} - {*steps[-2:], *self._regular()[-self.kept :]}):
             # Renamed first, so that a process killed while deleting leaves no partial checkpoint.
             old = self.path / f".checkpoint.{step:08}.old"
             (self.path / f"checkpoint-{step:08}").rename(old)
@@ -289,13 +292,16 @@ class RunFolder:
     def mean_weights(self, count: int) -> dict[str, Tensor]:
         """Return the mean weights of the last checkpoints (Vaswani et al. 2017, 1706.03762).
 
+        Those of a run's last step and of its regular steps are averaged, so that the result does
+        not depend on how often the run was interrupted.
+
         Args:
             count: Number of checkpoints; if there are fewer, all of them.
 
         Raises:
             CheckpointError: A checkpoint is damaged or cannot be read.
         """
-        steps = self._steps()[-count:]
+        steps = self._regular()[-count:]
         sums: dict[str, Tensor] = {}
         for step in steps:
             path = self.path / f"checkpoint-{step:08}" / "weights.safetensors"
@@ -336,6 +342,12 @@ class RunFolder:
     def _steps(self) -> list[int]:
         names = (_NAME.fullmatch(path.name) for path in self.path.iterdir())
         return sorted(int(match[1]) for match in names if match)
+
+
+    def _regular(self) -> list[int]:
+        """Return the steps of regular checkpoints, and the last step."""
+        steps = self._steps()
+        return [step for step in steps if step % self.every == 0 or step == steps[-1]]
 
 
 class _DamagedError(Exception):

@@ -347,11 +347,10 @@ class TextTagger(TaskModel):
 
     def _allowed(self) -> tuple[Tensor, Tensor, Tensor]:
         tags, scheme = self.tags, self.scheme
-        device = self.encoder.model.network.device
         starts = torch.tensor([follows(None, tag, scheme) for tag in tags])
         steps = torch.tensor([[follows(a, b, scheme) for b in tags] for a in tags])
         ends = torch.tensor([follows(tag, None, scheme) for tag in tags])
-        return starts.to(device), steps.to(device), ends.to(device)
+        return starts, steps, ends
 
     def _score(self, scores: Tensor, path: NDArray[np.int64]) -> float:
         tags = torch.from_numpy(path)

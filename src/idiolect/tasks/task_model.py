@@ -27,6 +27,7 @@ from idiolect.tasks.finetuning.recipe import FineTuning
 from idiolect.text.arguments import check_path, checked
 from idiolect.text.files import read_json, write_atomic
 from idiolect.text.format_version import check_format, with_format
+from idiolect.training.checkpoint import record_change
 from idiolect.training.data.shuffled_epochs import ShuffledEpochs
 from idiolect.training.frozen_rows import fingerprint
 from idiolect.training.objectives.objective import Objective
@@ -161,7 +162,9 @@ class TaskModel(ABC):
         text = json.dumps(
             with_format(self.settings | {"fingerprint": saved}), indent=2, ensure_ascii=False
         )
-        write_atomic(directory / f"{self.name}.json", f"{text}\n".encode())
+        path = directory / f"{self.name}.json"
+        write_atomic(path, f"{text}\n".encode())
+        record_change(path)
 
     def add_virtual_tokens(self, adaptation: Adaptation, config: TrainingConfig | None) -> None:
         """Add the virtual tokens that train with `prefix` and `prompt`, unless there are some.

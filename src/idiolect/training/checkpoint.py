@@ -44,9 +44,10 @@ from idiolect.text.files import flush, read_json, write_atomic
 from idiolect.text.format_version import check_format, with_format
 from idiolect.training.progress import notice
 
-__all__ = ["Checkpoint", "RunFolder"]
+__all__ = ["Checkpoint", "RunFolder", "record_change"]
 
 _FORMAT = 1
+_PUBLISHED = "published.json"
 _FINISH = "finish it with the version that started it, or choose another folder"
 _NAME = re.compile(r"checkpoint-(\d{8})")
 _TEMPORARY = re.compile(
@@ -245,12 +246,7 @@ class RunFolder:
             shutil.rmtree(temporary, ignore_errors=True)
 
     def _record_files(self) -> None:
-        # Without times, so that the folder does not depend on how often it was interrupted.
-        record = {
-            name: {"size": file["size"], "hash": file["hash"]}
-            for name, file in FileRecord.of(self.model).files.items()
-        }
-        write_atomic(self._published, f"{json.dumps(record, indent=1)}\n".encode())
+        _write_published(self._published, _sizes_and_hashes(FileRecord.of(self.model)))
 
     def is_published(self) -> bool:
         """Return whether the finished model is complete; a notice names a damaged file.
@@ -318,7 +314,7 @@ class RunFolder:
 
     @property
     def _published(self) -> Path:
-        return self.path / "published.json"
+        return self.path / _PUBLISHED
 
     def _delete_temporary_files(self) -> None:
         """Delete the temporary files that a killed process left behind."""
@@ -348,6 +344,32 @@ class RunFolder:
         """Return the steps of regular checkpoints, and the last step."""
         steps = self._steps()
         return [step for step in steps if step % self.every == 0 or step == steps[-1]]
+
+
+def record_change(path: Path) -> None:
+    """Record that a file of a run's finished model was rewritten, which is no damage.
+
+    Does nothing for a model outside a run's folder.
+    """
+    published = path.parent.parent / _PUBLISHED
+    try:
+        record = read_json(published)
+    except CheckpointError:
+        return
+    if path.name in record:
+        own = _sizes_and_hashes(FileRecord.of(path.parent, [path.name]))
+        _write_published(published, record | own)
+
+
+def _sizes_and_hashes(files: FileRecord) -> dict[str, Any]:
+    # Without times, so that the folder does not depend on how often it was interrupted.
+    return {
+        name: {"size": file["size"], "hash": file["hash"]} for name, file in files.files.items()
+    }
+
+
+def _write_published(path: Path, record: Mapping[str, Any]) -> None:
+    write_atomic(path, f"{json.dumps(record, indent=1)}\n".encode())
 
 
 class _DamagedError(Exception):

@@ -39,7 +39,9 @@ from idiolect.alignment.reinforcement.prompts import PolicyPrompt
 from idiolect.alignment.reinforcement.rewards import AnswerReward, FunctionReward, SearchReward
 from idiolect.alignment.reinforcement.train_policy import policy_config, train_policy
 from idiolect.errors import InputError, TrainingError
+from idiolect.generate.generator import Generation, Generator
 from idiolect.nn.lora import LoraConfig, add_lora, lora_layers, without_adapters
+from idiolect.pipeline.report.alignment_page import write_alignment_report
 from idiolect.text.skipped import Skipped
 from idiolect.training.session import TrainingSession
 from training import models
@@ -253,6 +255,27 @@ def test_a_run_killed_within_a_rollout_resumes_bit_identical(tmp_path: Path) -> 
     assert [one["loss"] for one in lines(tmp_path / "killed")] == [
         one["loss"] for one in lines(tmp_path / "whole")
     ]
+
+
+def test_samples_may_contain_line_separators(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generate = Generator.generate
+
+    def separated(generator: Generator, *given: Any, **options: Any) -> list[Generation]:
+        found = generate(generator, *given, **options)
+        return [replace(one, text=f"one\u2028two\x85{one.text}") for one in found]
+
+    monkeypatch.setattr(Generator, "generate", separated)
+    settings = PolicySettings(max_new_tokens=4, num_generations=4)
+    config = policy_config(batch_size=8, max_length=32)
+    train_policy(
+        models.model(grown=False), PROMPTS, FunctionReward(liked_words), output_dir=tmp_path,
+        settings=settings, steps=3, config=config,
+    )  # fmt: skip
+    kept = (tmp_path / "samples.jsonl").read_text().removesuffix("\n").split("\n")
+    assert [json.loads(line)["rollout"] for line in kept] == [0] * 4 + [1] * 4 + [2] * 4
+    assert "Last texts" in write_alignment_report(tmp_path).read_text()
 
 
 def test_rewards_that_teach_nothing_are_named(

@@ -228,8 +228,9 @@ def _sample_writer(session: TrainingSession) -> Callable[[Sequence[WrittenText]]
     def write(texts: Sequence[WrittenText]) -> None:
         kept = []
         if path.exists():
-            # A resumed run writes its last rollouts again.
-            for line in path.read_text(encoding="utf-8").splitlines():
+            # A resumed run writes its last rollouts again. Not `splitlines`: a completion may
+            # contain other line separators.
+            for line in path.read_text(encoding="utf-8").removesuffix("\n").split("\n"):
                 if json.loads(line)["rollout"] < texts[0].rollout:
                     kept.append(line)
         kept += [json.dumps(asdict(one), ensure_ascii=False) for one in texts[:_KEPT]]

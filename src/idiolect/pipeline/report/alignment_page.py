@@ -155,7 +155,7 @@ def _read(path: Path) -> list[dict[str, Any]]:
     """Read a JSON Lines file, up to the first incomplete line."""
     found: list[dict[str, Any]] = []
     if path.exists():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
             try:
                 found.append(json.loads(line))
             except ValueError:

@@ -108,15 +108,16 @@ def test_another_run_does_not_use_the_reference_of_one_that_was_killed_before_tr
     def killed(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(TrainingSession, "train", killed)
-        train_preferences(models.model(grown=False), PAIRS, output_dir=tmp_path, config=config)
+        with pytest.raises(KeyboardInterrupt):
+            train_preferences(models.model(grown=False), PAIRS, output_dir=tmp_path, config=config)
     train_preferences(models.model(grown=False), swapped, output_dir=tmp_path, config=config)
     assert lines(tmp_path)[0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
 
 
 def test_completions_of_other_prompts_are_cut_to_the_length_of_a_text(tmp_path: Path) -> None:
-    """KTO puts the completion of a short prompt after a long one, which together may be too long."""
+    """KTO puts the completion of a short prompt after a long one; both may be too long together."""
     long, short = " ".join(["w1"] * 24), "w2 w3"
     data = [JudgedCompletion(long, f" {short}", True), JudgedCompletion(short, f" {long}", False)]
     model = models.model("gpt2", grown=False, n_positions=32)

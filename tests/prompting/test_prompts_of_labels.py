@@ -184,7 +184,9 @@ def test_pairs_may_share_a_text(generator: Generator) -> None:
 
 def test_proposals_are_calls_of_the_search(generator: Generator) -> None:
     train, validation = POOL[:6], POOL[6:]
-    assert optimise_prompt(generator, TASK, train, validation, max_calls=12, proposals=5).calls == 12
+    assert (
+        optimise_prompt(generator, TASK, train, validation, max_calls=12, proposals=5).calls == 12
+    )
 
 
 def test_the_model_writes_instructions(generator: Generator) -> None:

@@ -71,7 +71,9 @@ def test_long_texts_leave_room_for_virtual_tokens(
     long = [LabelledText("w9 " * 100 + f"w{'ab'.index(one)}", one) for one in "abab"]
     model = models.model("gpt2", grown=False)
     config = tuning_config(adaptation, batch_size=4)
-    tune_prompt(model, TASK, long, output_dir=tmp_path, adaptation=adaptation, config=config, steps=1)
+    tune_prompt(
+        model, TASK, long, output_dir=tmp_path, adaptation=adaptation, config=config, steps=1
+    )
     (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert json.loads(line)["tokens"] == 4 * (64 - model.network.virtual_tokens)
 

@@ -204,7 +204,10 @@ def test_windows_leave_room_for_virtual_tokens(
 ) -> None:
     """A saved model reads a text in the same windows, and truncates none."""
     text = " ".join(WORDS[number % 30] for number in range(150))
-    encoder, config = Encoder(models.model("bert", grown=False)), task_config("prefix", batch_size=2)
+    encoder, config = (
+        Encoder(models.model("bert", grown=False)),
+        task_config("prefix", batch_size=2),
+    )
     given: dict[str, Any] = {"output_dir": tmp_path, "adaptation": "prefix", "epochs": 1}
     if task == "tag":
         tagged = [TaggedText(text, split_words(text), (TextSpan(0, 2, "P"),))]

@@ -339,7 +339,6 @@ class RunFolder:
         names = (_NAME.fullmatch(path.name) for path in self.path.iterdir())
         return sorted(int(match[1]) for match in names if match)
 
-
     def _regular(self) -> list[int]:
         """Return the steps of regular checkpoints, and the last step."""
         steps = self._steps()

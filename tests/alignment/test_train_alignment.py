@@ -39,8 +39,11 @@ from idiolect.alignment.reinforcement.prompts import PolicyPrompt
 from idiolect.alignment.reinforcement.rewards import AnswerReward, FunctionReward, SearchReward
 from idiolect.alignment.reinforcement.train_policy import policy_config, train_policy
 from idiolect.errors import InputError, TrainingError
+from idiolect.generate.generator import Generation, Generator
 from idiolect.nn.lora import LoraConfig, add_lora, lora_layers, without_adapters
+from idiolect.pipeline.report.alignment_page import write_alignment_report
 from idiolect.text.skipped import Skipped
+from idiolect.training.session import TrainingSession
 from training import models
 
 PAIRS = [
@@ -94,6 +97,34 @@ def test_other_preference_losses_begin_and_fall(
     if first is not None:
         assert found[0]["loss"] == pytest.approx(first, abs=1e-4)
     assert found[-1]["loss"] < found[0]["loss"]
+
+
+def test_another_run_does_not_use_the_reference_of_one_that_was_killed_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = preference_config(batch_size=8, max_length=32)
+    swapped = [Preference(pair.prompt, pair.rejected, pair.chosen) for pair in PAIRS]
+
+    def killed(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingSession, "train", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train_preferences(models.model(grown=False), PAIRS, output_dir=tmp_path, config=config)
+    train_preferences(models.model(grown=False), swapped, output_dir=tmp_path, config=config)
+    assert lines(tmp_path)[0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
+
+
+def test_completions_of_other_prompts_are_cut_to_the_length_of_a_text(tmp_path: Path) -> None:
+    """KTO puts the completion of a short prompt after a long one; both may be too long together."""
+    long, short = " ".join(["w1"] * 24), "w2 w3"
+    data = [JudgedCompletion(long, f" {short}", True), JudgedCompletion(short, f" {long}", False)]
+    model = models.model("gpt2", grown=False, n_positions=32)
+    config = preference_config(batch_size=2)
+    kto = PreferenceSettings(loss="kto")
+    train_preferences(model, data, output_dir=tmp_path, settings=kto, config=config)
+    assert lines(tmp_path)[0]["tokens"] <= 4 * 32
 
 
 @torch.no_grad()
@@ -225,6 +256,27 @@ def test_a_run_killed_within_a_rollout_resumes_bit_identical(tmp_path: Path) -> 
     assert [one["loss"] for one in lines(tmp_path / "killed")] == [
         one["loss"] for one in lines(tmp_path / "whole")
     ]
+
+
+def test_samples_may_contain_line_separators(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generate = Generator.generate
+
+    def separated(generator: Generator, *given: Any, **options: Any) -> list[Generation]:
+        found = generate(generator, *given, **options)
+        return [replace(one, text=f"one\u2028two\x85{one.text}") for one in found]
+
+    monkeypatch.setattr(Generator, "generate", separated)
+    settings = PolicySettings(max_new_tokens=4, num_generations=4)
+    config = policy_config(batch_size=8, max_length=32)
+    train_policy(
+        models.model(grown=False), PROMPTS, FunctionReward(liked_words), output_dir=tmp_path,
+        settings=settings, steps=3, config=config,
+    )  # fmt: skip
+    kept = (tmp_path / "samples.jsonl").read_text().removesuffix("\n").split("\n")
+    assert [json.loads(line)["rollout"] for line in kept] == [0] * 4 + [1] * 4 + [2] * 4
+    assert "Last texts" in write_alignment_report(tmp_path).read_text()
 
 
 def test_rewards_that_teach_nothing_are_named(

@@ -172,6 +172,23 @@ def test_the_given_prompt_stays_unless_another_is_better(generator: Generator) -
         optimise_prompt(generator, TASK, POOL, validation)
 
 
+def test_pairs_may_share_a_text(generator: Generator) -> None:
+    """As in inference, where a premise has several hypotheses."""
+    task = replace(TASK, template=PromptTemplate("", "{text} w1 {text_pair} w2"))
+    pairs = [LabelledText("w8", "ab"[n % 2], f"w{n}") for n in range(8, 18)]
+    found = optimise_prompt(generator, task, pairs[:5], pairs[5:], max_calls=20, num_fewshot=2)
+    assert found.calls <= 20
+    with pytest.raises(InputError, match="1 texts are in training and validation, such as 'w8'"):
+        optimise_prompt(generator, task, pairs[:6], pairs[5:])
+
+
+def test_proposals_are_calls_of_the_search(generator: Generator) -> None:
+    train, validation = POOL[:6], POOL[6:]
+    assert (
+        optimise_prompt(generator, TASK, train, validation, max_calls=12, proposals=5).calls == 12
+    )
+
+
 def test_the_model_writes_instructions(generator: Generator) -> None:
     written, again = (propose_instructions(generator, TASK, POOL, 3, seed=1) for _ in range(2))
     assert written == again

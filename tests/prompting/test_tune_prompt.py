@@ -63,6 +63,21 @@ def test_the_loss_is_that_of_the_answers_tokens() -> None:
     assert short.count == count
 
 
+@pytest.mark.parametrize("adaptation", ["prompt", "prefix"])
+def test_long_texts_leave_room_for_virtual_tokens(
+    tmp_path: Path, adaptation: PromptAdaptation
+) -> None:
+    """They are added after the examples are known, and take positions from them."""
+    long = [LabelledText("w9 " * 100 + f"w{'ab'.index(one)}", one) for one in "abab"]
+    model = models.model("gpt2", grown=False)
+    config = tuning_config(adaptation, batch_size=4)
+    tune_prompt(
+        model, TASK, long, output_dir=tmp_path, adaptation=adaptation, config=config, steps=1
+    )
+    (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(line)["tokens"] == 4 * (64 - model.network.virtual_tokens)
+
+
 @pytest.mark.parametrize("adaptation", ["prompt", "prefix", "lora", "full"])
 def test_each_adaptation_learns_and_leaves_the_rest_alone(
     tmp_path: Path, adaptation: PromptAdaptation

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import tarfile
@@ -86,6 +87,18 @@ def _archive(path: Path, files: dict[str, str]) -> Path:
     return path
 
 
+def test_only_a_line_feed_ends_a_sentence(tmp_path: Path) -> None:
+    """A line separator in one sentence would misalign all that follow, unseen if both have one."""
+    sides = ["eins\u2028und\nzwei\ndrei\n", "one and\ntwo\nthree\x85more\n"]
+    (tmp_path / "de").write_text(sides[0])
+    (tmp_path / "en.gz").write_bytes(gzip.compress(sides[1].encode()))
+    files = {"tatoeba.deu-eng.deu": sides[0], "tatoeba.deu-eng.eng": sides[1]}
+    [archived] = read_archive(_archive(tmp_path / "both.tar.gz", files))
+    for text in (read_parallel(tmp_path / "de", tmp_path / "en.gz"), archived):
+        assert text.sources == ["eins\u2028und", "zwei", "drei"]
+        assert text.targets == ["one and", "two", "three\x85more"]
+
+
 def test_bad_input(tmp_path: Path) -> None:
     files = {"tatoeba.deu-eng.deu": "eins\nzwei\n", "tatoeba.deu-eng.eng": "one\ntwo\n"}
     good = _archive(tmp_path / "good.tar.gz", files)
@@ -116,12 +129,15 @@ def test_commands(tmp_path: Path) -> None:
     texts = list(dict.fromkeys(models.texts(20)))
     for name in ("de", "en"):
         (tmp_path / name).write_text("\n".join(texts))
+    (tmp_path / "en.gz").write_bytes(gzip.compress("\n".join(texts).encode()))
     both = ("--source", "de", "--target", "en")
     ran = idiolect_program("tasks", "bitext", "evaluate", "model", *both, "--json", folder=tmp_path)
     assert ran.returncode == 0, ran.stderr
     assert json.loads(ran.stdout)["de"]["ratio"] == {"forward": 0.0, "backward": 0.0}
     ran = idiolect_program(
-        "tasks", "bitext", "mine", "model", *both, "-o", "mined.tsv", folder=tmp_path
+        *("tasks", "bitext", "mine", "model", "--source", "de", "--target", "en.gz"),
+        *("-o", "mined.tsv"),
+        folder=tmp_path,
     )
     assert ran.returncode == 0, ran.stderr
     lines = [line.split("\t") for line in (tmp_path / "mined.tsv").read_text().splitlines()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +15,15 @@ from cli.program import idiolect_program
 from idiolect.encoding.encoder import Encoder
 from idiolect.errors import ConfigError
 from idiolect.models.language_model import LanguageModel
+from idiolect.tasks.answer_span.answer_finder import AnswerFinder
+from idiolect.tasks.answer_span.squad_files import PassageAnswer, PassageQuestion
 from idiolect.tasks.classify.labelled_texts import LabelledText
 from idiolect.tasks.classify.text_classifier import TextClassifier
 from idiolect.tasks.finetuning.concat_pooling import concat_pool
 from idiolect.tasks.finetuning.recipe import FineTuning, read_transfer
 from idiolect.tasks.finetuning.text_states import read_texts
+from idiolect.tasks.tag.tagged_texts import TaggedText, TextSpan, split_words
+from idiolect.tasks.tag.text_tagger import TextTagger
 from idiolect.tasks.task_model import task_config
 from idiolect.training.layer_schedule import layer_distances, layer_rates
 from idiolect.training.training_config import TrainingConfig
@@ -191,6 +196,36 @@ def test_bad_input(tmp_path: Path) -> None:
         path.write_text(f"[adaptation]\n{table}\n")
         with pytest.raises(ConfigError, match=wrong):
             read_transfer(str(path))
+
+
+@pytest.mark.parametrize("task", ["tag", "answer", "classify"])
+def test_windows_leave_room_for_virtual_tokens(
+    task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A saved model reads a text in the same windows, and truncates none."""
+    text = " ".join(WORDS[number % 30] for number in range(150))
+    encoder, config = (
+        Encoder(models.model("bert", grown=False)),
+        task_config("prefix", batch_size=2),
+    )
+    given: dict[str, Any] = {"output_dir": tmp_path, "adaptation": "prefix", "epochs": 1}
+    if task == "tag":
+        tagged = [TaggedText(text, split_words(text), (TextSpan(0, 2, "P"),))]
+        tagger = TextTagger(encoder, ["P"], stride=30).train(tagged, config=config, **given)
+        found: Any = tagger.emissions(tagged)[0].tolist()
+        again: Any = TextTagger.load(tmp_path / "model").emissions(tagged)[0].tolist()
+    elif task == "answer":
+        asked = [PassageQuestion("1", "w3 w4", text, (PassageAnswer("w5", text.find("w5")),))]
+        finder = AnswerFinder(encoder, stride=8).train(asked, config=config, **given)
+        found, again = finder.predict(asked), AnswerFinder.load(tmp_path / "model").predict(asked)
+    else:
+        examples = [LabelledText(text, "a"), LabelledText(text, "b")]
+        classifier = TextClassifier(encoder, ["a", "b"], stride=8)
+        classifier.train(examples, config=config, **given)
+        found = classifier.probabilities(examples).tolist()
+        again = TextClassifier.load(tmp_path / "model").probabilities(examples).tolist()
+    assert found == again
+    assert "truncated" not in capsys.readouterr().err
 
 
 def test_command_adapts_first_and_then_fine_tunes(tmp_path: Path) -> None:

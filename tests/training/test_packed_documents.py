@@ -92,6 +92,13 @@ def test_a_long_document_continues_in_the_next_row(tmp_path: Path) -> None:
     assert third == [1, *ids[30:], 2], "only the end of the document has the end token"
 
 
+def test_no_text_of_a_row_is_only_the_end_of_a_document(tmp_path: Path) -> None:
+    """A document that fits, but not with its end token: <s></s> would be learnt as a text."""
+    source = _source(tmp_path, [" ".join(f"w{i}" for i in range(15))])
+    assert [len(piece) for piece in _pieces(source.take())] == [1 + 14, 1 + 1 + 1, 1 + 12]
+    assert all(len(piece) > 2 for _ in range(50) for piece in _pieces(source.take()))
+
+
 def test_a_restored_position_returns_the_same_rows(tmp_path: Path) -> None:
     texts = models.texts(12)
     source = _source(tmp_path, texts)

@@ -282,6 +282,19 @@ def test_only_a_runs_own_temporary_files_are_deleted(tmp_path: Path) -> None:
     assert not any(path.exists() for path in own)
 
 
+def test_a_run_with_other_settings_uses_no_files_of_one_without_checkpoints(
+    tmp_path: Path,
+) -> None:
+    """Token ids of other corpora, or log-probabilities of another model, would be used unseen."""
+    RunFolder(tmp_path).begin({"corpus": "a"})
+    folders = [tmp_path / name for name in ("tokens", "tokens-1", "validation-tokens-0", "mined")]
+    for folder in (*folders, tmp_path / "tokens-of-mine"):
+        folder.mkdir()
+    (tmp_path / "reference.safetensors").write_text("x")
+    RunFolder(tmp_path).begin({"corpus": "b"})
+    assert {path.name for path in tmp_path.iterdir()} == {"run.json", "tokens-of-mine"}
+
+
 def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
     out = tmp_path / "run"
     first = pretrain(models.model(), _corpus(), output_dir=out, steps=4, config=_PLAN)

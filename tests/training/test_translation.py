@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,33 @@ def test_an_interrupted_run_ends_as_another(tmp_path: Path) -> None:
     for name in ("checkpoint-00000006", "model"):  # as if killed after step 4
         shutil.rmtree(tmp_path / "b" / name)
     again = train_translator(small("luong"), PAIRS, output_dir=tmp_path / "b", steps=6, **options)
+    for (name, one), other in zip(
+        whole.network.named_parameters(), again.network.parameters(), strict=True
+    ):
+        assert torch.equal(one, other), name
+
+
+def test_the_mean_of_checkpoints_does_not_depend_on_signals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal saves a checkpoint between the regular ones, which is not averaged."""
+    options: dict[str, Any] = {"batch_tokens": 64, "config": PLAN, "average_checkpoints": 3}
+    whole = train_translator(small("luong"), PAIRS, output_dir=tmp_path / "a", steps=8, **options)
+    take = SentencePairs.take
+
+    def take_with_signal(source: SentencePairs) -> PairRows:
+        signal.raise_signal(signal.SIGTERM)
+        return take(source)
+
+    out, steps = tmp_path / "b", [0]
+    while steps[-1] < 7:
+        with monkeypatch.context() as patch:
+            patch.setattr(SentencePairs, "take", take_with_signal)
+            with pytest.raises(SystemExit):
+                train_translator(small("luong"), PAIRS, output_dir=out, steps=8, **options)
+        steps.append(max(int(path.name[-8:]) for path in out.glob("checkpoint-*")))
+    assert steps == [*range(8)]
+    again = train_translator(small("luong"), PAIRS, output_dir=out, steps=8, **options)
     for (name, one), other in zip(
         whole.network.named_parameters(), again.network.parameters(), strict=True
     ):

@@ -93,6 +93,7 @@ def optimise_prompt(
         )
     start = race.score(task, len(validation))
     texts = list(dict.fromkeys((task.template.instruction, *instructions)))
+    proposals = min(proposals, max_calls - race.calls)
     if proposals:
         race.proposals = proposals
         texts += [
@@ -309,7 +310,9 @@ def _check(
                 f"the label {one.label!r}; the task has {', '.join(task.labels)}",
                 hint="give examples of this task",
             )
-    both = {one.text for one in train} & {one.text for one in validation}
+    # Texts of pairs, such as premises, may have several second texts.
+    known = {(one.text, one.text_pair) for one in train}
+    both = [one.text for one in validation if (one.text, one.text_pair) in known]
     if both:
         raise InputError(
             f"{len(both)} texts are in training and validation, such as {min(both)[:60]!r}",

@@ -19,6 +19,7 @@ import torch
 
 from idiolect.errors import ConfigError, InputError
 from idiolect.generate.generator import Generator
+from idiolect.generate.model_defaults import find_context_length
 from idiolect.models.language_model import LanguageModel
 from idiolect.models.prompt_files import save_prompt
 from idiolect.nn.lora import LoraConfig
@@ -171,7 +172,8 @@ class AnswerObjective(RowwiseObjective):
         model: The model.
         task: The prompt.
         examples: The examples; a data source gives their indices.
-        max_length: Maximum tokens of a row; longer rows are truncated on the left.
+        max_length: Maximum tokens of a row; longer rows, and those that the model's context cannot
+            hold, are truncated on the left.
     """
 
     def __init__(
@@ -186,13 +188,16 @@ class AnswerObjective(RowwiseObjective):
 
     def prepare(self, rows: EpochSample) -> Batch:
         """Make a batch of examples: labels are the answers' tokens."""
+        # Not the generator's context length, since virtual tokens are added after it is made.
+        room = find_context_length(self.generator.model)
+        longest = self.max_length if room is None else min(self.max_length, room)
         inputs, labels = [], []
         for number in rows.sources:
             example = self.examples[number]
             context = self.task.template.render(example, self.task.demonstrations)
             answer = self.task.template.answer(str(example.label))
             ids, start = encode_ending(self.generator, context, answer)
-            cut = max(0, len(ids) - 1 - self.max_length)
+            cut = max(0, len(ids) - 1 - longest)
             targets = [IGNORE_INDEX] * (start - 1) + ids[start:]
             inputs.append(ids[cut:-1])
             labels.append(targets[cut:])

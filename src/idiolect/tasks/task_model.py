@@ -27,6 +27,7 @@ from idiolect.tasks.finetuning.recipe import FineTuning
 from idiolect.text.arguments import check_path, checked
 from idiolect.text.files import read_json, write_atomic
 from idiolect.text.format_version import check_format, with_format
+from idiolect.training.checkpoint import record_change
 from idiolect.training.data.shuffled_epochs import ShuffledEpochs
 from idiolect.training.frozen_rows import fingerprint
 from idiolect.training.objectives.objective import Objective
@@ -161,7 +162,24 @@ class TaskModel(ABC):
         text = json.dumps(
             with_format(self.settings | {"fingerprint": saved}), indent=2, ensure_ascii=False
         )
-        write_atomic(directory / f"{self.name}.json", f"{text}\n".encode())
+        path = directory / f"{self.name}.json"
+        write_atomic(path, f"{text}\n".encode())
+        record_change(path)
+
+    def add_virtual_tokens(self, adaptation: Adaptation, config: TrainingConfig | None) -> None:
+        """Add the virtual tokens that train with `prefix` and `prompt`, unless there are some.
+
+        They take positions from the texts, so they are added before texts are read.
+
+        Args:
+            adaptation: Parameters that train in addition to the head.
+            config: Training settings with the random seed, by default `task_config(adaptation)`.
+        """
+        network = self.encoder.model.network
+        if adaptation in ("prefix", "prompt") and not network.virtual_tokens:
+            shape = PromptConfig(method="prompt" if adaptation == "prompt" else "prefix")
+            add_prompt(network, shape, seed=(config or task_config(adaptation)).seed)
+            self.encoder = self.encoder.with_changes()
 
     def fit(
         self,
@@ -197,12 +215,7 @@ class TaskModel(ABC):
         config, methods = config or task_config(adaptation), fine_tuning or FineTuning()
         if epochs < 1:
             raise ConfigError(f"epochs is {epochs}", hint="choose at least 1")
-        network = self.encoder.model.network
-        if adaptation in ("prefix", "prompt") and not network.virtual_tokens:
-            shape = PromptConfig(method="prompt" if adaptation == "prompt" else "prefix")
-            add_prompt(network, shape, seed=config.seed)
-            # The virtual tokens take positions from the texts.
-            self.encoder = self.encoder.with_changes()
+        self.add_virtual_tokens(adaptation, config)
         source = ShuffledEpochs(count, rows=config.batch_size, seed=config.seed)
         session = TrainingSession(
             self.encoder.model,

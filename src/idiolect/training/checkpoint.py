@@ -6,6 +6,7 @@
                             of several corpora tokens-0/, tokens-1/, …
       checkpoint-00000200/    weights.safetensors, optimizer.safetensors, state.json; and
                             carried.safetensors where states are carried from step to step
+      reference.safetensors   log-probabilities of a reference model (preference tuning)
       metrics.jsonl           one line per step
       adapter/                trained adapters, as `peft` reads them
       model/                  the finished model
@@ -43,15 +44,19 @@ from idiolect.text.files import flush, read_json, write_atomic
 from idiolect.text.format_version import check_format, with_format
 from idiolect.training.progress import notice
 
-__all__ = ["Checkpoint", "RunFolder"]
+__all__ = ["Checkpoint", "RunFolder", "record_change"]
 
 _FORMAT = 1
+_PUBLISHED = "published.json"
 _FINISH = "finish it with the version that started it, or choose another folder"
 _NAME = re.compile(r"checkpoint-(\d{8})")
 _TEMPORARY = re.compile(
-    r"\.(checkpoint|model|(validation-)?tokens(-\d+)?|run\.json|metrics\.jsonl|projection\.safetensors)\..+"
+    r"\.(checkpoint|model|(validation-)?tokens(-\d+)?|run\.json|metrics\.jsonl"
+    r"|(projection|reference)\.safetensors)\..+"
 )
 """Pattern of the temporary names of a run's files."""
+_TOKENS = re.compile(r"(validation-)?tokens(-\d+)?")
+"""Pattern of the names of folders of token ids."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +81,15 @@ class RunFolder:
     Args:
         path: The folder; created if it is missing.
         kept: Number of checkpoints to keep; older ones are deleted.
+        every: Steps between regular checkpoints. Others, which an interrupted run saves at its last
+            step, are not averaged and do not count as kept.
 
     Raises:
         InputError: The folder cannot be created.
     """
 
-    def __init__(self, path: str | Path, *, kept: int = 2) -> None:
-        self.kept = kept
+    def __init__(self, path: str | Path, *, kept: int = 2, every: int = 1) -> None:
+        self.kept, self.every = kept, every
         self.path = check_path(path, "output_dir")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -174,7 +181,7 @@ class RunFolder:
             )
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint atomically, and delete all but the last `kept`.
+        """Write a checkpoint atomically, and delete old ones.
 
         Raises:
             CheckpointError: The disk is full or fails; earlier checkpoints are untouched.
@@ -206,7 +213,8 @@ class RunFolder:
             ) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        for step in self._steps()[: -self.kept]:
+        steps = self._steps()
+        for step in sorted({*steps} - {*steps[-2:], *self._regular()[-self.kept :]}):
             # Renamed first, so that a process killed while deleting leaves no partial checkpoint.
             old = self.path / f".checkpoint.{step:08}.old"
             (self.path / f"checkpoint-{step:08}").rename(old)
@@ -238,12 +246,7 @@ class RunFolder:
             shutil.rmtree(temporary, ignore_errors=True)
 
     def _record_files(self) -> None:
-        # Without times, so that the folder does not depend on how often it was interrupted.
-        record = {
-            name: {"size": file["size"], "hash": file["hash"]}
-            for name, file in FileRecord.of(self.model).files.items()
-        }
-        write_atomic(self._published, f"{json.dumps(record, indent=1)}\n".encode())
+        _write_published(self._published, _sizes_and_hashes(FileRecord.of(self.model)))
 
     def is_published(self) -> bool:
         """Return whether the finished model is complete; a notice names a damaged file.
@@ -285,13 +288,16 @@ class RunFolder:
     def mean_weights(self, count: int) -> dict[str, Tensor]:
         """Return the mean weights of the last checkpoints (Vaswani et al. 2017, 1706.03762).
 
+        Those of a run's last step and of its regular steps are averaged, so that the result does
+        not depend on how often the run was interrupted.
+
         Args:
             count: Number of checkpoints; if there are fewer, all of them.
 
         Raises:
             CheckpointError: A checkpoint is damaged or cannot be read.
         """
-        steps = self._steps()[-count:]
+        steps = self._regular()[-count:]
         sums: dict[str, Tensor] = {}
         for step in steps:
             path = self.path / f"checkpoint-{step:08}" / "weights.safetensors"
@@ -308,7 +314,7 @@ class RunFolder:
 
     @property
     def _published(self) -> Path:
-        return self.path / "published.json"
+        return self.path / _PUBLISHED
 
     def _delete_temporary_files(self) -> None:
         """Delete the temporary files that a killed process left behind."""
@@ -323,14 +329,46 @@ class RunFolder:
 
     def _clear(self) -> None:
         """Delete the files of a run without a checkpoint."""
-        for path in (self.tokens, self.validation_tokens, self.path / "mined"):
+        tokens = [path for path in self.path.iterdir() if _TOKENS.fullmatch(path.name)]
+        for path in (*tokens, self.path / "mined"):
             shutil.rmtree(path, ignore_errors=True)
-        for name in ("metrics.jsonl", "projection.safetensors"):
+        for name in ("metrics.jsonl", "projection.safetensors", "reference.safetensors"):
             (self.path / name).unlink(missing_ok=True)
 
     def _steps(self) -> list[int]:
         names = (_NAME.fullmatch(path.name) for path in self.path.iterdir())
         return sorted(int(match[1]) for match in names if match)
+
+    def _regular(self) -> list[int]:
+        """Return the steps of regular checkpoints, and the last step."""
+        steps = self._steps()
+        return [step for step in steps if step % self.every == 0 or step == steps[-1]]
+
+
+def record_change(path: Path) -> None:
+    """Record that a file of a run's finished model was rewritten, which is no damage.
+
+    Does nothing for a model outside a run's folder.
+    """
+    published = path.parent.parent / _PUBLISHED
+    try:
+        record = read_json(published)
+    except CheckpointError:
+        return
+    if path.name in record:
+        own = _sizes_and_hashes(FileRecord.of(path.parent, [path.name]))
+        _write_published(published, record | own)
+
+
+def _sizes_and_hashes(files: FileRecord) -> dict[str, Any]:
+    # Without times, so that the folder does not depend on how often it was interrupted.
+    return {
+        name: {"size": file["size"], "hash": file["hash"]} for name, file in files.files.items()
+    }
+
+
+def _write_published(path: Path, record: Mapping[str, Any]) -> None:
+    write_atomic(path, f"{json.dumps(record, indent=1)}\n".encode())
 
 
 class _DamagedError(Exception):

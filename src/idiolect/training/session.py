@@ -120,7 +120,10 @@ class TrainingSession:
         self.heads, self.sharded, self.tensorboard = heads, sharded, tensorboard
         self.workers = Workers.join(model.network.device)
         self.average_checkpoints = average_checkpoints
-        self.folder = RunFolder(out, kept=max(2, average_checkpoints))
+        averaged = average_checkpoints > 1
+        self.folder = RunFolder(
+            out, kept=max(2, average_checkpoints), every=config.save_steps if averaged else 1
+        )
         self.precision: ChosenPrecision = "fp32"
         """Format of matrix products, chosen by `begin`."""
         self.validation_losses: list[float] = []

@@ -111,6 +111,18 @@ def test_temperature_is_the_best_and_keeps_predictions() -> None:
         assert score_classes(model.probabilities(texts), truth).nll > best
 
 
+def test_a_fitted_temperature_is_no_damage_to_the_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        model, texts = _classifier(), _examples(16)
+        model.train(texts, output_dir=tmp_path, epochs=1)
+        model.calibrate(texts)
+        model.save_record(tmp_path / "model")
+    assert TextClassifier.load(tmp_path / "model").temperature == model.temperature
+    assert "writing the model again" not in capsys.readouterr().err
+
+
 def test_class_weights_change_what_is_learnt(tmp_path: Path) -> None:
     # All texts are the same: only the shares of the labels can be learnt.
     texts = [LabelledText(f"{WORDS[3]}", label) for label in ["of w0"] * 27 + ["of w1"] * 9]

@@ -171,6 +171,18 @@ def test_crf_equals_pytorch_crf() -> None:
 # Files
 
 
+def test_a_crf_on_another_device_scores_emissions_on_the_cpu() -> None:
+    """On a GPU, a tagger collects the emissions of its windows on the CPU.
+
+    Device `meta` stands for the GPU: its weights cannot be copied, which is the error here.
+    """
+    crf, emissions = LinearChainCrf(3).to("meta"), torch.zeros(4, 3)
+    with pytest.raises(NotImplementedError, match="Cannot copy"):
+        crf.decode(emissions)
+    with pytest.raises(NotImplementedError, match="Cannot copy"):
+        crf.score(emissions[None], torch.zeros(1, 4).long(), torch.ones(1, 4).bool())
+
+
 def test_files_of_every_scheme_have_the_same_spans(tmp_path: Path) -> None:
     texts = _texts(8)
     for scheme in ("iob1", "iob2", "bioes"):

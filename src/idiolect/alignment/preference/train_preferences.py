@@ -103,10 +103,11 @@ def train_preferences(
     if steps is None and check_whole(epochs, "epochs") < 1:
         raise ConfigError(f"epochs is {epochs}", hint="choose at least 1")
     data = [wrapped(one, model.tokenizer, chat) for one in data]
-    examples, used = _encode(model, data, longest_text(model, config))
+    length = longest_text(model, config)
+    examples, used = _encode(model, data, length)
     good = [one.good for one in used if isinstance(one, JudgedCompletion)]
     if good:
-        examples = _mismatched(used, examples)
+        examples = _mismatched(used, examples, length)
     if (settings.loss == "kto") != bool(good):
         wanted = "judged completions" if settings.loss == "kto" else "pairs of completions"
         raise InputError(f"{settings.loss} trains on {wanted}", hint="check the data")
@@ -216,12 +217,12 @@ def _encode(
 
 
 def _mismatched(
-    used: Sequence[JudgedCompletion], examples: Sequence[Sequence[EncodedCompletion]]
+    used: Sequence[JudgedCompletion], examples: Sequence[Sequence[EncodedCompletion]], length: int
 ) -> list[list[EncodedCompletion]]:
     """Pair each completion with one of another prompt, half the data away or the next that differs.
 
     Neighbours often share their prompt, and completions of the same prompt would bias the KL
-    estimate.
+    estimate. The other completion is cut to the `length` that a text may have.
     """
     count = len(examples)
     found = []
@@ -233,7 +234,7 @@ def _mismatched(
                 "KTO compares with completions of other prompts, and there is one prompt only",
                 hint="add examples of other prompts, or use dpo",
             )
-        stranger = examples[other][0].completion_ids
+        stranger = examples[other][0].completion_ids[: length - len(own.prompt_ids)]
         found.append([own, EncodedCompletion(own.prompt_ids, stranger)])
     return found
 

@@ -122,12 +122,13 @@ def mine(
     Example: [bold]idiolect tasks bitext mine runs/tuned/model --source de.txt --target en.txt
     -o mined.tsv[/bold]
     """
+    from idiolect.tasks.crosslingual.aligned_sentences import read_sentences
     from idiolect.tasks.crosslingual.margin_scores import mine_pairs
-    from idiolect.text.files import read_text, write_atomic
+    from idiolect.text.files import write_atomic
 
     loaded = _load(encoder, max_length)
     sides = [
-        list(dict.fromkeys(line.strip() for line in read_text(path).splitlines() if line.strip()))
+        list(dict.fromkeys(sentence for sentence in read_sentences(path) if sentence))
         for path in (source, target)
     ]
     x, y = (_encode(loaded, side) for side in sides)

@@ -108,8 +108,7 @@ class AnswerFinder(TaskModel):
         self.null_threshold = 0.0
         """If `doubt` is above this threshold, the answer is empty; see `fit_threshold`."""
         self._template = PairTemplate.of(encoder.model.tokenizer)
-        self._length = min(encoder.max_length, _LONGEST)
-        if self._length - self._template.size < 16:
+        if min(encoder.max_length, _LONGEST) - self._template.size < 16:
             raise ConfigError(
                 f"{encoder.max_length} tokens are too few", hint="raise max_length to 24 or more"
             )
@@ -187,6 +186,7 @@ class AnswerFinder(TaskModel):
                 "some questions have no answer in their passage",
                 hint="make the finder with unanswerable=True",
             )
+        self.add_virtual_tokens(adaptation, config)
         pieces = self.read(questions)
         self.fit(
             _Spans(self, pieces, [_target(piece, questions[piece.question]) for piece in pieces]),
@@ -250,11 +250,11 @@ class AnswerFinder(TaskModel):
             )
         )
         pieces = []
+        room = min(self.encoder.max_length, _LONGEST) - template.size
         for number, (question, ids) in enumerate(zip(questions, asked, strict=True)):
-            most = min(_MOST_QUESTION, (self._length - template.size) // 2)
-            ids = ids[:most]
+            ids = ids[: min(_MOST_QUESTION, room // 2)]
             tokens, offsets = known[question.context]
-            size = self._length - template.size - len(ids)
+            size = room - len(ids)
             first = len(template.before) + len(ids) + len(template.between)
             for start, end in windows(len(tokens), size, min(self.stride, size // 2)):
                 if start == end:  # a passage without tokens has no answer

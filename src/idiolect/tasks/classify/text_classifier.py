@@ -79,12 +79,10 @@ class TextClassifier(TaskModel):
         if len(set(self.labels)) != len(self.labels) or len(self.labels) < 2:
             raise ConfigError(f"labels are {list(labels)}", hint="at least two, each once")
         self.pairs, self.concat_pooling, self.stride = pairs, concat_pooling, stride
-        template = encoder.reader.template
-        self._size = encoder.max_length - len(template.before) - len(template.after)
         if stride is not None:
             if pairs:
                 raise ConfigError("pairs are not read in windows", hint="omit stride")
-            windows(1, self._size, stride)
+            windows(1, _text_tokens(encoder), stride)
         self.temperature = 1.0
         """Temperature that divides the scores; see `calibrate`."""
         self.width = vector_width(encoder, concat_pooling=concat_pooling) * (4 if pairs else 1)
@@ -170,6 +168,7 @@ class TextClassifier(TaskModel):
             raise ConfigError("the classifier has no concat pooling", hint="create it with it")
         if methods.lm_loss_weight:
             check_language_loss(self.encoder)
+        self.add_virtual_tokens(adaptation, config)
         self.targets(examples)  # before the split into windows, so that messages number the texts
         examples, _ = self._windows(examples)
         config = config or task_config(adaptation)
@@ -290,8 +289,9 @@ class TextClassifier(TaskModel):
             [example.text for example in examples], add_special_tokens=False
         )
         found, sources = list[LabelledText](), list[int]()
+        size = _text_tokens(self.encoder)
         for number, (example, (ids, offsets)) in enumerate(zip(examples, encoded, strict=True)):
-            spans = windows(len(ids), self._size, self.stride) if len(ids) > self._size else []
+            spans = windows(len(ids), size, self.stride) if len(ids) > size else []
             parts = [example.text[offsets[a][0] : offsets[b - 1][1]] for a, b in spans]
             found += [replace(example, text=part) for part in parts] or [example]
             sources += [number] * max(len(parts), 1)
@@ -355,3 +355,9 @@ class TextClassifier(TaskModel):
             u, v = sides
             sides = [u, v, (u - v).abs(), u * v]
         return torch.cat(sides, -1), torch.stack(losses).sum()
+
+
+def _text_tokens(encoder: Encoder) -> int:
+    """Return the number of tokens that an encoder reads of a text, without special tokens."""
+    template = encoder.reader.template
+    return encoder.max_length - len(template.before) - len(template.after)

@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Literal
 
 from idiolect.errors import InputError
-from idiolect.text.files import read_text
+from idiolect.text.record_types.text_lines import read_all_lines
 from idiolect.text.suggestions import did_you_mean
 
-__all__ = ["BitextPart", "ParallelText", "read_archive", "read_parallel"]
+__all__ = ["BitextPart", "ParallelText", "read_archive", "read_parallel", "read_sentences"]
+
+_LONGEST = 1 << 20
+"""Maximum bytes of a line."""
 
 BitextPart = Literal["all", "first", "second"]
 """All sentences, or one of two halves."""
@@ -54,7 +57,17 @@ def read_parallel(source: Path, target: Path) -> ParallelText:
     Raises:
         InputError: A file cannot be read, or they differ in their number of lines.
     """
-    return _aligned(source.name, _lines(source), _lines(target), f"{source} and {target}")
+    sides = read_sentences(source), read_sentences(target)
+    return _aligned(source.name, *sides, f"{source} and {target}")
+
+
+def read_sentences(path: Path) -> list[str]:
+    """Read a file of one sentence per line, which may be compressed.
+
+    Raises:
+        InputError: The file, or a line of it, cannot be read.
+    """
+    return [line.strip() for line in read_all_lines(path, _LONGEST)]
 
 
 def read_archive(path: Path, languages: list[str] | None = None) -> list[ParallelText]:
@@ -80,7 +93,10 @@ def read_archive(path: Path, languages: list[str] | None = None) -> list[Paralle
                     continue
                 stream = archive.extractfile(member)
                 assert stream is not None, "it is a file"
-                texts.setdefault(language, {})[own] = stream.read().decode("utf-8").splitlines()
+                # Only a line feed ends a line: `splitlines` would also split a sentence that has a
+                # line separator inside, and misalign all that follow.
+                lines = stream.read().decode("utf-8").removesuffix("\n").split("\n")
+                texts.setdefault(language, {})[own] = lines
     except (tarfile.TarError, OSError, UnicodeDecodeError, EOFError) as error:
         raise InputError(f"{path} cannot be read: {error}", hint="give a .tar.gz") from error
     if not texts:
@@ -115,18 +131,6 @@ def _aligned(name: str, sources: list[str], targets: list[str], where: str) -> P
     if not kept:
         raise InputError(f"{where}: there are no sentences", hint="write one a line")
     return ParallelText(name, [s for s, _ in kept], [t for _, t in kept])
-
-
-def _lines(path: Path) -> list[str]:
-    if path.suffix == ".gz":
-        import gzip
-
-        try:
-            with gzip.open(path, "rt", encoding="utf-8") as file:
-                return file.read().splitlines()
-        except (OSError, UnicodeDecodeError, EOFError) as error:
-            raise InputError(f"{path} cannot be read: {error}", hint="check the file") from error
-    return read_text(path).splitlines()
 
 
 def _half(text: str) -> int:

@@ -36,12 +36,13 @@ class LinearChainCrf(nn.Module):
             tags: The tag of each word; any number at padding.
             mask: True for words; padding is on the right.
         """
+        starts, transitions, ends = self._scores_on(emissions.device)
         tags = tags.masked_fill(~mask, 0)
         chosen = emissions.gather(2, tags.unsqueeze(2)).squeeze(2)
-        steps = self.transitions[tags[:, :-1], tags[:, 1:]]
+        steps = transitions[tags[:, :-1], tags[:, 1:]]
         last = tags.gather(1, mask.sum(1, keepdim=True) - 1).squeeze(1)
         within = (chosen * mask).sum(1) + (steps * mask[:, 1:]).sum(1)
-        return self.starts[tags[:, 0]] + within + self.ends[last]
+        return starts[tags[:, 0]] + within + ends[last]
 
     def log_partition(self, emissions: Tensor, mask: Tensor) -> Tensor:
         """Return the log of the summed exponentials of all sequences' scores. Shape: (batch,)."""
@@ -66,11 +67,9 @@ class LinearChainCrf(nn.Module):
             allowed: Which tags may begin, follow one another, and end; by default all. Shapes as
                 those of `starts`, `transitions` and `ends`.
         """
-        scores = (self.starts, self.transitions, self.ends)
+        scores = self._scores_on(emissions.device)
         if allowed is not None:
-            scores = tuple(  # type: ignore[assignment]
-                s.masked_fill(~a, -torch.inf) for s, a in zip(scores, allowed, strict=True)
-            )
+            scores = [s.masked_fill(~a, -torch.inf) for s, a in zip(scores, allowed, strict=True)]
         starts, transitions, ends = scores
         total, origins = starts + emissions[0], []
         for emission in emissions[1:]:
@@ -81,3 +80,7 @@ class LinearChainCrf(nn.Module):
         for origin in reversed(origins):
             path.append(int(origin[path[-1]]))
         return path[::-1]
+
+    def _scores_on(self, device: torch.device) -> list[Tensor]:
+        """Return the parameters on a device: the emissions of predictions are kept on the CPU."""
+        return [scores.to(device) for scores in (self.starts, self.transitions, self.ends)]

@@ -77,7 +77,7 @@ class TextTagger(TaskModel):
         labels: The labels of spans.
         crf: Score sequences of tags with a CRF, instead of each tag alone.
         scheme: How spans are written as tags: `iob2` or `bioes`.
-        stride: Tokens that neighbouring windows of a long text share.
+        stride: Tokens that neighbouring windows of a long text share, at most half a window.
         seed: Random seed of the head.
 
     Raises:
@@ -112,10 +112,6 @@ class TextTagger(TaskModel):
             width = int(encoder.model.network.config.hidden_size)
             head = _Head(width, len(self.tags), crf)
         super().__init__(encoder, head.eval())
-        template = encoder.reader.template
-        frame = len(template.before) + len(template.after)
-        self._size = min(encoder.max_length, _WINDOW) - frame
-        self.stride = min(stride, self._size // 2)
 
     @property
     def crf(self) -> LinearChainCrf | None:
@@ -178,6 +174,7 @@ class TextTagger(TaskModel):
             TrainingError: The loss is not finite or explodes.
         """
         self.check_labels(texts)
+        self.add_virtual_tokens(adaptation, config)
         pieces = [piece for piece in self.read(texts) if piece.places]
         numbers = self._numbers(texts)
         if not pieces:
@@ -263,11 +260,12 @@ class TextTagger(TaskModel):
             [text.text for text in texts], add_special_tokens=False
         )
         pieces = []
+        size = min(self.encoder.max_length, _WINDOW) - len(template.before) - len(template.after)
         for number, (text, (ids, offsets)) in enumerate(zip(texts, encoded, strict=True)):
             if not ids or not text.words:
                 continue
             places = self._places(text, offsets)
-            spans = windows(len(ids), self._size, self.stride)
+            spans = windows(len(ids), size, min(self.stride, size // 2))
             chosen = most_context(spans, len(ids))[places]
             for window, (start, end) in enumerate(spans):
                 own = np.flatnonzero(chosen == window)
@@ -349,11 +347,10 @@ class TextTagger(TaskModel):
 
     def _allowed(self) -> tuple[Tensor, Tensor, Tensor]:
         tags, scheme = self.tags, self.scheme
-        device = self.encoder.model.network.device
         starts = torch.tensor([follows(None, tag, scheme) for tag in tags])
         steps = torch.tensor([[follows(a, b, scheme) for b in tags] for a in tags])
         ends = torch.tensor([follows(tag, None, scheme) for tag in tags])
-        return starts.to(device), steps.to(device), ends.to(device)
+        return starts, steps, ends
 
     def _score(self, scores: Tensor, path: NDArray[np.int64]) -> float:
         tags = torch.from_numpy(path)

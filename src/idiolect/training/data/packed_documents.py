@@ -258,7 +258,8 @@ class PackedDocuments:
             changes = {"epochs": at.epochs + epochs, "document": document, "offset": 0}
         else:
             after = template.after_cut
-            text = left[: room - len(before) - len(after)]
+            # At least one token remains: an end token alone would be the next row's first text.
+            text = left[: min(room - len(before) - len(after), len(left) - 1)]
             if self.whole_sentences:
                 ends = self.tokens.sentence_ends(source)[at.offset :][: len(text)].nonzero()[0]
                 text = text[: ends[-1] + 1] if len(ends) else text

@@ -45,7 +45,7 @@ def read_tagged(path: Path, skipped: Skipped | None = None) -> list[TaggedSenten
     left_out = Skipped() if skipped is None else skipped
     found = []
     for file in files:
-        for number, line in enumerate(read_text(file).splitlines(), 1):
+        for number, line in enumerate(read_text(file).split("\n"), 1):
             if not line.strip():
                 continue
             sentence = _from_json(line) if line.lstrip().startswith("{") else _from_words(line)

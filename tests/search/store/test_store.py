@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from idiolect.errors import CheckpointError, InputError
 from idiolect.search.items import Item
+from idiolect.search.store.graphs.merger import Merger
 from idiolect.search.store.store import Store
 from search.things import DIMENSIONS, nearest, thing, vector
 
@@ -176,6 +178,31 @@ def test_merging_in_the_background(folder: Path) -> None:
     with _reopen(folder) as store:
         assert store.describe().namespaces[""].unmerged < 200
         assert _answers(store) == _expected(store)
+
+
+def test_writes_during_a_background_merge_are_merged_after_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No later write might come that would start another merge."""
+    merge, merged, written = Merger.merge, threading.Event(), threading.Event()
+
+    def slow_merge(self: Merger, number: int) -> str | None:
+        graph = merge(self, number)
+        merged.set()
+        assert written.wait(20)
+        return graph
+
+    monkeypatch.setattr(Merger, "merge", slow_merge)
+    with Store.open(folder, dimensions=DIMENSIONS, merge_after=MERGE_AFTER) as store:
+        store.upsert([thing(n) for n in range(50)])
+        assert merged.wait(20)
+        store.upsert([thing(n) for n in range(50, 150)])
+        store.upsert([thing(n) for n in range(50)], namespace="other")
+        written.set()
+        limit = time.monotonic() + 20
+        while any(one.unmerged for one in store.describe().namespaces.values()):
+            assert time.monotonic() < limit, store.describe()
+            time.sleep(0.01)
 
 
 def test_old_graphs_are_removed(store: Store, folder: Path) -> None:

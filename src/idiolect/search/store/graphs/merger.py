@@ -71,9 +71,11 @@ class Merger:
         self._background = background
         self._written = Counter[int]()
         self._writes = 0
+        self._candidates = set[int]()  # namespaces that may be due
         self._closing = threading.Event()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._is_busy = False  # whether the thread will look for candidates again
 
     def close(self) -> None:
         """Wait for a running merge."""
@@ -91,12 +93,35 @@ class Merger:
             if self._written[number] < self._min_items // 10:
                 return
             self._written[number] = 0
-            if self._thread and self._thread.is_alive():
-                return
+            self._candidates.add(number)
+            self._start()
+
+    def _start(self) -> None:
+        """Merge the candidates that are due in a thread, unless one runs, which will see them."""
+        if self._is_busy and self._thread and self._thread.is_alive():
+            return
+        number = self._next_due()
+        self._is_busy = number is not None
+        if number is not None:
+            self._thread = threading.Thread(target=self._merge_all, args=(number,))
+            self._thread.start()
+
+    def _next_due(self) -> int | None:
+        """Take a candidate that is due."""
+        while self._candidates and not self._closing.is_set():
+            number = self._candidates.pop()
             with self._ledger.reading() as db:
                 if _is_due(db, number, self._min_items):
-                    self._thread = threading.Thread(target=self._merge_or_warn, args=(number,))
-                    self._thread.start()
+                    return number
+        return None
+
+    def _merge_all(self, number: int | None) -> None:
+        """Merge a namespace, and then those that have become due in the meantime."""
+        while number is not None:
+            self._merge_or_warn(number)
+            with self._lock:
+                number = self._next_due()
+                self._is_busy = number is not None
 
     def _merge_or_warn(self, number: int) -> None:
         """Merge, and only log an error: unmerged items stay searchable."""

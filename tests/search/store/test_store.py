@@ -210,9 +210,28 @@ def test_old_graphs_are_removed(store: Store, folder: Path) -> None:
         store.upsert([thing(1000 + n)])
         store.merge()
     (folder / "graphs" / ".left-behind").mkdir()
+    (folder / "graphs" / ".vectors-0123").write_bytes(b"of a merge that was killed")
     store.upsert([thing(2000)])
     store.merge()
-    assert len([path for path in (folder / "graphs").iterdir() if path.is_dir()]) == 1
+    assert len([path for path in (folder / "graphs").iterdir() if path.name != ".lock"]) == 1
+
+
+def test_a_dropped_namespace_leaves_nothing_behind(store: Store, folder: Path) -> None:
+    """Not on disk, and not in the memory of any process that has searched it."""
+    with _reopen(folder) as reader:
+        for turn in range(3):
+            name = f"turn {turn}"
+            store.upsert([thing(n) for n in range(50)], namespace=name)
+            store.merge()
+            for one in (store, reader):
+                assert len(one.query(vector(1), 5, namespace=name)) == 5
+                one.query(vector(1), 5)
+            assert store.drop(name) == 50
+            assert len([path for path in (folder / "graphs").iterdir() if path.is_dir()]) == 1
+            assert store._views.keys() == {""}
+        assert reader._views.keys() == {"", name}
+        assert reader.query(vector(1), 5, namespace=name) == []
+        assert reader._views.keys() == {""}
 
 
 def test_a_reader_follows_new_graphs_and_dropped_namespaces(store: Store, folder: Path) -> None:

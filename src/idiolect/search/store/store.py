@@ -282,6 +282,9 @@ class Store(StoreReader):
                 return 0
             count = space.count()
             space.drop()
+        with self._ledger.reading() as db, self._lock:
+            self._forget_dropped(db)
+        self._merger.clean()
         return count
 
     # Maintenance
@@ -299,6 +302,7 @@ class Store(StoreReader):
             if graph:
                 with contextlib.suppress(CheckpointError):  # a later merge has removed it
                     self._opener.prepare(number, graph)
+        self._merger.clean()
 
     def snapshot(self, name: str) -> Path:
         """Copy the current state of the ledger, and return the path of the copy.

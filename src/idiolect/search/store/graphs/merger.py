@@ -5,8 +5,8 @@
     3. in one short write transaction, publish the new graph and purge the tombstones applied to it
     4. remove the graph folders that the ledger no longer names
 
-A merge that is killed leaves the old graph in use, and at worst a folder that the next merge
-removes. A file lock lets one process merge at a time; the system releases it if the process dies.
+A merge that is killed leaves the old graph in use, and at worst files that the next merge removes.
+A file lock lets one process merge at a time; the system releases it if the process dies.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import numpy as np
 from idiolect.errors import CheckpointError, IdiolectError
 from idiolect.search.diskann.thread_pool import work_in_background
 from idiolect.search.store.graphs.graph_segment import GraphSegment
+from idiolect.search.store.graphs.graph_writer import VECTORS
 from idiolect.search.store.graphs.merge_kernels import load_kernels
 
 if TYPE_CHECKING:
@@ -196,15 +197,22 @@ class Merger:
             self._remove_unused()
         return None if published == found[0] else published
 
+    def clean(self) -> None:
+        """Remove the files that nobody uses, unless a merge is running, which does so at its end."""
+        with contextlib.suppress(OSError), _exclusive_lock(self._folder, wait=False):
+            self._remove_unused()
+
     def _remove_unused(self) -> None:
-        """Remove the graph folders that the ledger no longer names."""
+        """Remove the graph folders that the ledger no longer names, and files of killed merges."""
         with self._ledger.reading() as db:
             used = {
                 name for (name,) in db.execute("SELECT graph FROM namespaces WHERE graph NOTNULL")
             }
-        for folder in self._folder.iterdir():
-            if folder.is_dir() and folder.name not in used:
-                shutil.rmtree(folder, ignore_errors=True)
+        for path in self._folder.iterdir():
+            if path.is_dir() and path.name not in used:
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name.startswith(VECTORS):
+                path.unlink(missing_ok=True)
 
 
 def _is_due(db: sqlite3.Connection, number: int, limit: int) -> bool:
@@ -240,8 +248,12 @@ def _epoch(db: sqlite3.Connection) -> str:
 
 
 @contextlib.contextmanager
-def _exclusive_lock(folder: Path) -> Iterator[None]:
-    """Wait for the folder's lock, and hold it."""
+def _exclusive_lock(folder: Path, *, wait: bool = True) -> Iterator[None]:
+    """Wait for the folder's lock, and hold it.
+
+    Raises:
+        BlockingIOError: another process or thread holds it, and this one should not wait.
+    """
     with (folder / ".lock").open("wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield

@@ -13,6 +13,7 @@ import pytest
 
 from idiolect.errors import CheckpointError, InputError
 from idiolect.search.items import Item
+from idiolect.search.store import ledger
 from idiolect.search.store.graphs.merger import Merger
 from idiolect.search.store.store import Store
 from search.things import DIMENSIONS, nearest, thing, vector
@@ -266,6 +267,37 @@ def test_threads_share_a_store(store: Store) -> None:
 
 
 # Snapshots
+
+
+def test_readers_that_overlap_do_not_let_the_log_grow_forever(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite starts its log anew only when nobody reads."""
+    monkeypatch.setattr(ledger, "_LOG_PAGES", 10)
+    monkeypatch.setattr(ledger, "_MOST_LOG", 100 << 13)
+    stopped = threading.Event()
+
+    def read(store: Store) -> None:
+        while not stopped.is_set():
+            with store._ledger.reading() as db:
+                db.execute("SELECT count(*) FROM items").fetchone()
+                stopped.wait(0.02)
+
+    with Store.open(folder, dimensions=DIMENSIONS, background=False) as store:
+        readers = [threading.Thread(target=read, args=(store,)) for _ in range(3)]
+        try:
+            for one in readers:
+                one.start()
+            sizes = []
+            for turn in range(30):
+                store.upsert([thing(n, turn=turn, note="w" * 500) for n in range(100)])
+                sizes.append((folder / "ledger.db-wal").stat().st_size >> 13)
+        finally:
+            stopped.set()
+            for one in readers:
+                one.join()
+        assert len(store.match("thing", 1000)) == 100
+    assert max(sizes) < 300, sizes
 
 
 def test_a_snapshot_is_restored(store: Store, folder: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from idiolect.errors import CheckpointError, InputError
 from idiolect.search.items import Item
 from idiolect.search.store import ledger
+from idiolect.search.store.graphs import merger
 from idiolect.search.store.graphs.merger import Merger
 from idiolect.search.store.store import Store
 from search.things import DIMENSIONS, nearest, thing, vector
@@ -190,19 +191,38 @@ def test_writes_during_a_background_merge_are_merged_after_it(
     def slow_merge(self: Merger, number: int) -> str | None:
         graph = merge(self, number)
         merged.set()
-        assert written.wait(20)
+        assert written.wait(60)
         return graph
 
     monkeypatch.setattr(Merger, "merge", slow_merge)
+    monkeypatch.setattr(merger, "load_kernels", lambda on_disk: None)
     with Store.open(folder, dimensions=DIMENSIONS, merge_after=MERGE_AFTER) as store:
         store.upsert([thing(n) for n in range(50)])
-        assert merged.wait(20)
+        assert merged.wait(60)
         store.upsert([thing(n) for n in range(50, 150)])
         store.upsert([thing(n) for n in range(50)], namespace="other")
         written.set()
-        limit = time.monotonic() + 20
+        limit = time.monotonic() + 60
         while any(one.unmerged for one in store.describe().namespaces.values()):
             assert time.monotonic() < limit, store.describe()
+            time.sleep(0.01)
+
+
+def test_writes_of_other_processes_are_merged_in_the_background(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(merger, "load_kernels", lambda on_disk: None)
+    with (
+        Store.open(folder, dimensions=DIMENSIONS, merge_after=MERGE_AFTER) as store,
+        _reopen(folder) as other,
+    ):
+        other.upsert([thing(n) for n in range(100)])
+        other.merge_due()
+        assert store.describe().namespaces[""].unmerged == 100
+        store.merge_due()
+        limit = time.monotonic() + 60
+        while store.describe().namespaces[""].unmerged:
+            assert time.monotonic() < limit
             time.sleep(0.01)
 
 

@@ -304,6 +304,14 @@ class Store(StoreReader):
                     self._opener.prepare(number, graph)
         self._merger.clean()
 
+    def merge_due(self) -> None:
+        """Start background merges that are due after writes of other processes.
+
+        A process that writes starts its merges by itself, if it was opened with `background`. Call
+        this now and then in one process if others were not.
+        """
+        self._merger.start_due()
+
     def snapshot(self, name: str) -> Path:
         """Copy the current state of the ledger, and return the path of the copy.
 

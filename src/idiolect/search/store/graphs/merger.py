@@ -16,6 +16,7 @@ import fcntl
 import logging
 import shutil
 import threading
+import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,7 @@ __all__ = ["Merger"]
 
 _LOG = logging.getLogger(__name__)
 _PAUSE = 0.05  # seconds without a write after which a background merge starts
+_LOOK = 10.0  # seconds between looks at the writes of other processes
 _MAX_PAUSES = 10  # maximum number of pauses to wait
 
 
@@ -76,6 +78,8 @@ class Merger:
         self._closing = threading.Event()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._looked_at: object = None  # the state of the ledger
+        self._looks_again = 0.0
         self._is_busy = False  # whether the thread will look for candidates again
 
     def close(self) -> None:
@@ -96,6 +100,24 @@ class Merger:
             self._written[number] = 0
             self._candidates.add(number)
             self._start()
+
+    def start_due(self) -> None:
+        """Start background merges of the namespaces that are due after writes of any process.
+
+        It looks at most every ten seconds, and only if there were writes.
+        """
+        if not self._background or time.monotonic() < self._looks_again:
+            return
+        self._looks_again = time.monotonic() + _LOOK
+        query = "SELECT value FROM settings WHERE name IN ('changes', 'epoch') ORDER BY name"
+        with self._ledger.reading() as db:
+            state = db.execute(query).fetchall()
+            numbers = {number for (number,) in db.execute("SELECT number FROM namespaces")}
+        if state != self._looked_at:
+            self._looked_at = state
+            with self._lock:
+                self._candidates |= numbers
+                self._start()
 
     def _start(self) -> None:
         """Merge the candidates that are due in a thread, unless one runs, which will see them."""
@@ -198,7 +220,7 @@ class Merger:
         return None if published == found[0] else published
 
     def clean(self) -> None:
-        """Remove the files that nobody uses, unless a merge is running, which does so at its end."""
+        """Remove files that nobody uses, unless a merge is running, which does so at its end."""
         with contextlib.suppress(OSError), _exclusive_lock(self._folder, wait=False):
             self._remove_unused()
 

@@ -284,6 +284,14 @@ class IndexContents:
         self._remove_passages(old, [], namespace)
         return count
 
+    def drop(self, namespace: str = "") -> int:
+        """Delete a whole namespace with its passages, and return how many items it had."""
+        names = PassageNamespace.of(self.store)
+        count = self.store.drop(namespace)
+        if names is not None and not names.is_one(namespace):
+            self.store.drop(names.name(namespace))
+        return count
+
     def _write_passages(self, items: Sequence[Item], namespace: str) -> list[Item]:
         """Write and return the passages of items, if this index has passages."""
         names = PassageNamespace.of(self.store)

@@ -143,7 +143,7 @@ async def delete(body: DeleteVectorsBody, service: Serving) -> JsonResponse:
 def _delete(parts: ServedParts, body: DeleteVectorsBody) -> None:
     index = parts.need("index")
     if body.delete_all:
-        index.store.drop(body.namespace)
+        index.drop(body.namespace)
     else:
         index.delete(body.ids, filter=body.filter, namespace=body.namespace)
 
@@ -227,6 +227,7 @@ def _values(item: Item) -> list[float]:
 
 
 def _metadata(item: Any) -> dict[str, Any]:
-    """Return the metadata with the text, which items store separately."""
-    text = {"text": item.text} if item.text else {}
-    return {**text, **item.metadata}
+    """Return the metadata with the text, which items store separately and may be newer."""
+    is_text = isinstance(item.metadata.get("text", ""), str)
+    text = {"text": item.text} if item.text and is_text else {}
+    return {**item.metadata, **text}

@@ -259,6 +259,15 @@ def test_a_slow_body_a_slow_route_and_a_client_that_leaves() -> None:
     assert (sent, events) == ([], [])
 
 
+def test_a_client_that_does_not_read_its_stream_does_not_hold_it_forever() -> None:
+    async def unread(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        await asyncio.Event().wait()  # as the transport does while its buffer is full
+
+    sent, events = _through_gate(unread, [_BODY, None], request_timeout=0.05, stream_timeout=0.05)
+    assert ([one.get("status") for one in sent], events) == ([200], ["cancelled"])
+
+
 def test_bodies_that_are_still_arriving_count_as_held() -> None:
     """Many slow clients must not fill the memory."""
     statuses: list[int] = []

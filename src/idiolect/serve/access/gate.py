@@ -165,7 +165,12 @@ class Gate:
                 return_when=asyncio.FIRST_COMPLETED,
             )
             if not work.done() and not left.done() and exchange.status:  # a stream
-                await asyncio.wait({work, left}, return_when=asyncio.FIRST_COMPLETED)
+                # The text ends in time, but a client that stops reading holds up its events.
+                await asyncio.wait(
+                    {work, left},
+                    timeout=self.settings.stream_timeout,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
             if work.done():
                 await work
             elif left.done():

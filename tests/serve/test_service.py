@@ -109,13 +109,20 @@ def test_the_watch_survives_an_error_and_merges_what_other_workers_wrote(
         assert merged.wait(10)
 
 
-def test_a_write_whose_client_left_ends_before_its_index_is_closed(tmp_path: Path) -> None:
+def test_a_write_whose_client_left_ends_before_its_index_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And the event loop does not wait for the closing, which may take long."""
     service = Service(ServeSettings(path=str(served.write_index(tmp_path))))
     parts, closed = service.parts, list[str]()
     close, started, finish = parts._close, threading.Event(), threading.Event()
-    parts._close = lambda: (closed.append(threading.current_thread().name), close())  # type: ignore[method-assign]
     deleted: list[int] = []
+
+    def record_and_close() -> None:
+        closed.append(threading.current_thread().name)
+        close()
+
+    monkeypatch.setattr(parts, "_close", record_and_close)
 
     def change() -> None:
         started.set()

@@ -138,6 +138,15 @@ def test_vectors_as_in_pinecone(writable: TestClient) -> None:
         assert stats.get("pine", {"vectorCount": 0})["vectorCount"] == left
 
 
+def test_a_vector_without_values_and_text_does_not_replace_a_stored_one(
+    writable: TestClient,
+) -> None:
+    for metadata in ({"n": 1}, {"text": " "}):
+        body = {"vectors": [{"id": "p1", "metadata": metadata}]}
+        assert writable.post("/vectors/upsert", json=body).status_code == 400
+    assert writable.get("/items/p1").json()["text"] == "a b c d"
+
+
 def test_deleting_all_vectors_deletes_their_passages(tmp_path: Path) -> None:
     path = served.write_index(tmp_path)
     with Index.open(path) as index:

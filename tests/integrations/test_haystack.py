@@ -53,6 +53,7 @@ class TestStore(CountDocumentsTest, DeleteDocumentsTest, FilterDocumentsTest, Wr
         assert document_store.write_documents([document]) == 1
         with pytest.raises(Exception, match="the index has a document"):
             document_store.write_documents([document])
+        assert document_store.write_documents([Document(content=" ")]) == 0, "it is not stored"
 
 
 def test_a_pipeline_retrieves_and_is_saved(encoder: str, tmp_path: Path) -> None:

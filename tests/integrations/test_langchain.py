@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from encoding.models import tiny_encoder
+from idiolect.errors import InputError
 from idiolect.search.index import Index
 
 pytest.importorskip("langchain_core")
@@ -26,6 +27,9 @@ def test_an_index_searches_by_words_and_vectors(tmp_path: Path) -> None:
     kept = store.similarity_search("d d", k=3, filter={"kind": "x"})
     assert {document.id for document in kept} == {"1", "3"}
     assert len(store.max_marginal_relevance_search("c", k=2)) == 2
+    for wrong in ({"metadatas": [{}]}, {"ids": ["7", "8", "9"]}):
+        with pytest.raises(InputError, match="for 2 texts"):
+            store.add_texts(["a", "b"], **wrong)
     store.index.close()
     with Index.open(tmp_path / "index") as again:
         assert len(again) == 3

@@ -55,10 +55,13 @@ def test_an_assistant_searches_and_cannot_write(tmp_path: Path) -> None:
 
 def test_a_writable_server_adds_and_deletes(tmp_path: Path) -> None:
     with Index.build(tmp_path / "index", tiny_encoder(), ITEMS) as index:
-        names, *_ = _call(
+        names, *done, empty = _call(
             make_server(index, writable=True),
             ("add", {"id": "3", "text": "b b"}),
             ("delete", {"id": "1"}),
+            ("add", {"id": "2", "text": " "}),
         )
+        assert not any(one.is_error for one in done)
+        assert "not stored" in empty.content[0].text
         assert names == ["add", "delete", "get", "search", "similar"]
         assert {item.id for item in index} == {"2", "3"}

@@ -259,6 +259,43 @@ def test_a_slow_body_a_slow_route_and_a_client_that_leaves() -> None:
     assert (sent, events) == ([], [])
 
 
+def test_a_client_that_does_not_read_its_stream_does_not_hold_it_forever() -> None:
+    async def unread(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        await asyncio.Event().wait()  # as the transport does while its buffer is full
+
+    sent, events = _through_gate(unread, [_BODY, None], request_timeout=0.05, stream_timeout=0.05)
+    assert ([one.get("status") for one in sent], events) == ([200], ["cancelled"])
+
+
+def test_bodies_that_are_still_arriving_count_as_held() -> None:
+    """Many slow clients must not fill the memory."""
+    statuses: list[int] = []
+
+    async def upload(gate: Gate) -> None:
+        parts = [{"type": "http.request", "body": b"x" * 90, "more_body": True}]
+
+        async def receive() -> Any:
+            if not parts:
+                await asyncio.Event().wait()
+            return parts.pop()
+
+        async def send(message: Any) -> None:
+            statuses.append(message.get("status", 0))
+
+        scope = {"type": "http", "method": "POST", "path": "/search", "headers": []}
+        await gate(scope, receive, send)
+
+    async def all_uploads() -> int:
+        bounds = ServeSettings(path="x", max_body=100, body_timeout=0.2)
+        gate = Gate(_endless, bounds, ApiKeys(), ServerMetrics())
+        await asyncio.gather(*(upload(gate) for _ in range(30)))
+        return gate._held
+
+    assert asyncio.run(asyncio.wait_for(all_uploads(), 10)) == 0
+    assert (statuses.count(408), statuses.count(429)) == (17, 13)
+
+
 def test_a_bug_is_a_500_without_its_text(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

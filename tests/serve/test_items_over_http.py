@@ -123,6 +123,9 @@ def test_vectors_as_in_pinecone(writable: TestClient) -> None:
     assert writable.post("/vectors/update", json=change).json() == {}
     got = writable.get("/vectors/fetch?ids=v0&ids=nope&namespace=pine").json()["vectors"]
     assert {id: one["metadata"] for id, one in got.items()} == {"v0": {"n": 9, "text": "w0"}}
+    assert writable.patch("/items/v0?namespace=pine", json={"text": "w1 w3"}).is_success
+    got = writable.get("/vectors/fetch?ids=v0&namespace=pine").json()["vectors"]
+    assert got["v0"]["metadata"] == {"n": 9, "text": "w1 w3"}, "the text that searches find"
     words = {"query": "w4", "mode": "lexical", "namespace": "pine"}
     assert writable.post("/search", json=words).json()["hits"][0]["id"] == "v4"
     stats = writable.post("/describe_index_stats", json={}).json()
@@ -133,6 +136,25 @@ def test_vectors_as_in_pinecone(writable: TestClient) -> None:
         assert writable.post("/vectors/delete", json=body).json() == {}
         stats = writable.post("/describe_index_stats").json()["namespaces"]
         assert stats.get("pine", {"vectorCount": 0})["vectorCount"] == left
+
+
+def test_a_vector_without_values_and_text_does_not_replace_a_stored_one(
+    writable: TestClient,
+) -> None:
+    for metadata in ({"n": 1}, {"text": " "}):
+        body = {"vectors": [{"id": "p1", "metadata": metadata}]}
+        assert writable.post("/vectors/upsert", json=body).status_code == 400
+    assert writable.get("/items/p1").json()["text"] == "a b c d"
+
+
+def test_deleting_all_vectors_deletes_their_passages(tmp_path: Path) -> None:
+    path = served.write_index(tmp_path)
+    with Index.open(path) as index:
+        assert index.add_passages(8)
+    with served.serving(path) as client:
+        assert client.post("/vectors/delete", json={"deleteAll": True}).is_success
+    with Index.open(path) as index:
+        assert index.store.namespaces() == {}
 
 
 def test_a_read_only_server_refuses_to_write(folder: Path) -> None:

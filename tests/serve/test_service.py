@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import shutil
 import socket
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -35,6 +38,7 @@ def test_a_rebuilt_index_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
         shutil.copytree(other, index)
         assert service.reload()
         assert old.index.search("a", 1, "dense")[0].id == "p1", "until its last request ends"
+    _wait_until_closed()
     with pytest.raises(Exception, match=r"shutting down|closed"):
         old.index.search("a", 1, "dense")
     with service.using() as fresh:
@@ -56,6 +60,93 @@ def test_a_damaged_rebuild_is_not_taken_over(
     with service.using() as parts:
         assert parts.index is not None
         assert parts.encoder is not None
+    service.close()
+
+
+def _wait_until_closed() -> None:
+    for thread in threading.enumerate():
+        if thread.name == "closing":
+            thread.join()
+
+
+def test_a_rebuild_that_fails_leaves_nothing_open(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = served.write_index(tmp_path)
+    service = Service(ServeSettings(path=str(index)))
+
+    def full(location: str) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("idiolect.ranking.cross_encoder.CrossEncoder.load", full)
+    service.settings = replace(service.settings, reranker="any")
+    open_files, threads = [], threading.active_count()
+    for turn in range(5):
+        monkeypatch.setattr(ServedFolder, "version", f"new {turn}")
+        assert not service.reload()
+        assert not service.reload()
+        open_files.append(len(os.listdir("/proc/self/fd")))
+    assert caplog.text.count("cannot be served: out of memory") == 5
+    assert threading.active_count() == threads
+    assert open_files[-1] == open_files[0], "the first file is kept by SQLite, for its locks"
+    service.close()
+
+
+def test_the_watch_survives_an_error_and_merges_what_other_workers_wrote(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    merged = threading.Event()
+    monkeypatch.setattr("idiolect.search.store.store.Store.merge_due", lambda self: merged.set())
+    results = iter([ValueError("once")])
+
+    def reload(self: Service) -> bool:
+        for error in results:
+            raise error
+        return False
+
+    monkeypatch.setattr(Service, "reload", reload)
+    with served.serving(folder / "index", reload_seconds=0.01):
+        assert merged.wait(10)
+
+
+def test_a_write_whose_client_left_ends_before_its_index_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the event loop does not wait for the closing, which may take long."""
+    service = Service(ServeSettings(path=str(served.write_index(tmp_path))))
+    parts, closed = service.parts, list[str]()
+    close, started, finish = parts._close, threading.Event(), threading.Event()
+    deleted: list[int] = []
+
+    def record_and_close() -> None:
+        closed.append(threading.current_thread().name)
+        close()
+
+    monkeypatch.setattr(parts, "_close", record_and_close)
+
+    def change() -> None:
+        started.set()
+        assert finish.wait(10)
+        assert parts.index is not None
+        deleted.append(parts.index.delete(["p1"]))
+
+    async def request() -> None:
+        with service.using():
+            await service.write(change)
+
+    async def leave() -> None:
+        task = asyncio.create_task(request())
+        await asyncio.to_thread(started.wait)
+        task.cancel()
+        await asyncio.wait({task})
+        parts.retire()
+        finish.set()
+        while not closed:
+            await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(leave(), 20))
+    _wait_until_closed()
+    assert (deleted, closed) == ([1], ["closing"])
     service.close()
 
 
@@ -107,8 +198,6 @@ def test_a_worker_that_was_killed_is_replaced_and_one_that_failed_is_not(
 
 
 def test_a_pool_refuses_what_its_queue_cannot_hold() -> None:
-    import asyncio
-
     go = threading.Event()
 
     async def fill() -> list[object]:

@@ -82,7 +82,9 @@ class IdiolectDocumentStore:
     def write_documents(
         self, documents: list[Document], policy: DuplicatePolicy = DuplicatePolicy.NONE
     ) -> int:
-        """Write documents; return their number. By default an existing id is an error.
+        """Write documents; return their number, without those that have no text to search.
+
+        By default an existing id is an error.
 
         Raises:
             ValueError: An argument is not a document.
@@ -95,8 +97,8 @@ class IdiolectDocumentStore:
             if known and policy != DuplicatePolicy.SKIP:
                 raise DuplicateDocumentError(f"the index has a document {known[0]}")
             documents = [one for one in documents if one.id not in known]
-        self.index.add([Item(one.id, one.content or "", one.meta) for one in documents])
-        return len(documents)
+        counts = self.index.add([Item(one.id, one.content or "", one.meta) for one in documents])
+        return len(documents) - counts["empty"]
 
     def delete_documents(self, document_ids: list[str]) -> None:
         """Delete documents; unknown ids are ignored."""

@@ -104,8 +104,18 @@ class IdiolectVectorStore(VectorStore):
         ids: Sequence[str | None] | None = None,
         **kwargs: Any,
     ) -> list[str]:
-        """Add texts, or replace those with the same ids; return the ids."""
+        """Add texts, or replace those with the same ids; return the ids.
+
+        Raises:
+            InputError: There are not as many metadatas or ids as texts.
+        """
         own = list(texts)
+        for name, given in (("metadatas", metadatas), ("ids", ids)):
+            if given and len(given) != len(own):
+                raise InputError(
+                    f"there are {len(given):,} {name} for {len(own):,} texts",
+                    hint="pass one for each text",
+                )
         names = [name or secrets.token_hex(16) for name in (ids or [None] * len(own))]
         described = metadatas or [{} for _ in own]
         vectors: Sequence[Any] = [None] * len(own)

@@ -79,7 +79,8 @@ def make_server(index: Index, *, writable: bool = False) -> MCPServer:
             metadata: dict[str, Any] | None = None,
         ) -> str:
             """Add an item, or replace the one with the same id."""
-            index.add([Item(id, text, metadata or {})])
+            if not text.strip() or index.add([Item(id, text, metadata or {})])["empty"]:
+                raise InputError(f"the text of {id!r} is empty; it is not stored", hint="add words")
             return "stored"
 
         @server.tool()

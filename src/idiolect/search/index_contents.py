@@ -18,7 +18,7 @@ from idiolect.errors import ConfigError, InputError
 from idiolect.search.index_encoder import IndexEncoder
 from idiolect.search.item_batches import read_batches
 from idiolect.search.item_forms import as_items
-from idiolect.search.items import Item, change, check_item, distinct, own_vector
+from idiolect.search.items import Item, change, check_item, check_items, distinct, own_vector
 from idiolect.search.metadata import encode_metadata, same_metadata
 from idiolect.search.passages import PassageNamespace
 from idiolect.search.tally import Tally
@@ -254,8 +254,9 @@ class IndexContents:
                     f"item {id!r}: the encoder finds no token in the new text",
                     hint="delete the item, or give it a text",
                 )
-        old = list(self.store.fetch([id], namespace=namespace).values())
-        new = [change(item, text, metadata, None) for item in old]
+        old = list(self.store.fetch([id], namespace=namespace, vectors=True).values())
+        new = [change(item, text, metadata, vector) for item in old]
+        check_items(new, self.store.dimensions, self.store.metric)  # before passages are written
         passages = self._write_passages(new, namespace)
         self.store.update(id, text=text, metadata=metadata, vector=vector, namespace=namespace)
         self._remove_passages(old, passages, namespace)
@@ -282,6 +283,14 @@ class IndexContents:
             with suppress(InputError):  # no passage may have the field
                 self.store.delete(filter=filter, namespace=names.name(namespace))
         self._remove_passages(old, [], namespace)
+        return count
+
+    def drop(self, namespace: str = "") -> int:
+        """Delete a whole namespace with its passages, and return how many items it had."""
+        names = PassageNamespace.of(self.store)
+        count = self.store.drop(namespace)
+        if names is not None and not names.is_one(namespace):
+            self.store.drop(names.name(namespace))
         return count
 
     def _write_passages(self, items: Sequence[Item], namespace: str) -> list[Item]:

@@ -59,10 +59,19 @@ class ServedParts:
         self.reranker: CrossEncoder | None = None
         self._lock = threading.Lock()
         self._users, self._is_retired = 0, False
+        self._store: Store | None = None
+        try:
+            self._open(settings, report)
+        except BaseException:  # the server goes on with the parts that it has
+            self._close()
+            raise
+
+    def _open(self, settings: ServeSettings, report: Callable[[BatchReport], None]) -> None:
         loaded: Encoder | None = None
         if self.folder.index is not None:
-            store = Store.open(self.folder.index, background=settings.writer)
-            self.index = Index(store)
+            merges = settings.writer and not settings.read_only
+            self._store = Store.open(self.folder.index, background=merges)
+            self.index = Index(self._store)
             loaded = self._index_encoder(self.index)
         elif settings.encoder is not None:
             loaded = Encoder.load(settings.encoder)
@@ -70,8 +79,8 @@ class ServedParts:
             loaded = self._load_model()
         if loaded is not None:
             self.encoder = ServedEncoder(loaded, settings, report)
-            if self.index is not None:
-                self.index = Index(self.index.store, self.encoder)  # type: ignore[arg-type]
+            if self._store is not None:
+                self.index = Index(self._store, self.encoder)  # type: ignore[arg-type]
         if settings.reranker is not None:
             from idiolect.ranking.cross_encoder import CrossEncoder
 
@@ -223,7 +232,10 @@ class ServedParts:
 
     @contextmanager
     def in_use(self) -> Iterator[ServedParts]:
-        """Keep the parts open during a request."""
+        """Keep the parts open during a request.
+
+        They are closed in a thread of their own: that may take long, and the event loop must not.
+        """
         with self._lock:
             self._users += 1
         try:
@@ -233,7 +245,12 @@ class ServedParts:
                 self._users -= 1
                 is_last = self._is_retired and not self._users
             if is_last:
-                self._close()
+                threading.Thread(target=self._close, name="closing").start()
+
+    def merge_due(self) -> None:
+        """Start merges that are due after writes of other workers, if this one merges."""
+        if self._store is not None:
+            self._store.merge_due()
 
     def retire(self) -> None:
         """Close the parts after their last request."""
@@ -246,5 +263,5 @@ class ServedParts:
     def _close(self) -> None:
         if self.encoder is not None:
             self.encoder.close()
-        if self.index is not None:
-            self.index.close()
+        if self._store is not None:
+            self._store.close()

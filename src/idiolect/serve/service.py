@@ -12,7 +12,6 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
 
-from idiolect.errors import IdiolectError
 from idiolect.serve.access.api_keys import ApiKeys
 from idiolect.serve.http_errors import RequestError
 from idiolect.serve.serve_settings import ServeSettings
@@ -70,8 +69,14 @@ class Service:
             raise RequestError(403, "the index is served read-only", hint="write to its folder")
         # A write is not cancelled when the client disconnects.
         return await asyncio.shield(
-            asyncio.ensure_future(self._writes.run(function, *args, **options))
+            asyncio.ensure_future(self._write(self.parts, function, *args, **options))
         )
+
+    async def _write(
+        self, parts: ServedParts, function: Callable[..., _T], *args: Any, **options: Any
+    ) -> _T:
+        with parts.in_use():  # its request may have ended
+            return await self._writes.run(function, *args, **options)
 
     def update_gauges(self) -> None:
         """Update the gauges of the queues."""
@@ -90,7 +95,7 @@ class Service:
             return False
         try:
             fresh = ServedParts(self.settings, self.metrics.record_batch)
-        except (IdiolectError, OSError) as error:
+        except Exception as error:  # such as out of memory, since both versions are loaded
             self._refused = version
             _LOG.warning("the rebuilt run cannot be served: %s", error)
             return False
@@ -101,10 +106,15 @@ class Service:
         return True
 
     async def watch(self) -> None:
-        """Reload when necessary, until cancelled."""
+        """Reload when necessary and merge what other workers wrote, until cancelled."""
         while True:
             await asyncio.sleep(self.settings.reload_seconds)
-            await asyncio.to_thread(self.reload)
+            try:
+                await asyncio.to_thread(self.reload)
+                with self.using() as parts:
+                    await asyncio.to_thread(parts.merge_due)
+            except Exception:
+                _LOG.exception("the watch over the run failed and will be repeated")
 
     def close(self) -> None:
         """End all work and close everything."""

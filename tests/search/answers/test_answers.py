@@ -181,6 +181,10 @@ def test_passages_follow_their_items(tmp_path: Path) -> None:
         index.update("lamp", text="The lamp is green.")
         assert "The lamp is green." in texts()
         assert "It does not move." not in texts()
+        kept = texts()
+        with pytest.raises(InputError, match="the store has"):
+            index.update("lamp", text="The lamp is blue.", vector=[1.0, 2.0])
+        assert texts() == kept, "the item was not changed"
         index.update("lamp", metadata={"kind": "c"})
         assert index.answer("green lamp", filter={"kind": "c"}).citations[0].id == "lamp"
         index.delete(["lamp"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,9 @@ import pytest
 
 from idiolect.errors import CheckpointError, InputError
 from idiolect.search.items import Item
+from idiolect.search.store import ledger
+from idiolect.search.store.graphs import merger
+from idiolect.search.store.graphs.merger import Merger
 from idiolect.search.store.store import Store
 from search.things import DIMENSIONS, nearest, thing, vector
 
@@ -178,14 +182,77 @@ def test_merging_in_the_background(folder: Path) -> None:
         assert _answers(store) == _expected(store)
 
 
+def test_writes_during_a_background_merge_are_merged_after_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No later write might come that would start another merge."""
+    merge, merged, written = Merger.merge, threading.Event(), threading.Event()
+
+    def slow_merge(self: Merger, number: int) -> str | None:
+        graph = merge(self, number)
+        merged.set()
+        assert written.wait(60)
+        return graph
+
+    monkeypatch.setattr(Merger, "merge", slow_merge)
+    monkeypatch.setattr(merger, "load_kernels", lambda on_disk: None)
+    with Store.open(folder, dimensions=DIMENSIONS, merge_after=MERGE_AFTER) as store:
+        store.upsert([thing(n) for n in range(50)])
+        assert merged.wait(60)
+        store.upsert([thing(n) for n in range(50, 150)])
+        store.upsert([thing(n) for n in range(50)], namespace="other")
+        written.set()
+        limit = time.monotonic() + 60
+        while any(one.unmerged for one in store.describe().namespaces.values()):
+            assert time.monotonic() < limit, store.describe()
+            time.sleep(0.01)
+
+
+def test_writes_of_other_processes_are_merged_in_the_background(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(merger, "load_kernels", lambda on_disk: None)
+    with (
+        Store.open(folder, dimensions=DIMENSIONS, merge_after=MERGE_AFTER) as store,
+        _reopen(folder) as other,
+    ):
+        other.upsert([thing(n) for n in range(100)])
+        other.merge_due()
+        assert store.describe().namespaces[""].unmerged == 100
+        store.merge_due()
+        limit = time.monotonic() + 60
+        while store.describe().namespaces[""].unmerged:
+            assert time.monotonic() < limit
+            time.sleep(0.01)
+
+
 def test_old_graphs_are_removed(store: Store, folder: Path) -> None:
     for n in range(5):
         store.upsert([thing(1000 + n)])
         store.merge()
     (folder / "graphs" / ".left-behind").mkdir()
+    (folder / "graphs" / ".vectors-0123").write_bytes(b"of a merge that was killed")
     store.upsert([thing(2000)])
     store.merge()
-    assert len([path for path in (folder / "graphs").iterdir() if path.is_dir()]) == 1
+    assert len([path for path in (folder / "graphs").iterdir() if path.name != ".lock"]) == 1
+
+
+def test_a_dropped_namespace_leaves_nothing_behind(store: Store, folder: Path) -> None:
+    """Not on disk, and not in the memory of any process that has searched it."""
+    with _reopen(folder) as reader:
+        for turn in range(3):
+            name = f"turn {turn}"
+            store.upsert([thing(n) for n in range(50)], namespace=name)
+            store.merge()
+            for one in (store, reader):
+                assert len(one.query(vector(1), 5, namespace=name)) == 5
+                one.query(vector(1), 5)
+            assert store.drop(name) == 50
+            assert len([path for path in (folder / "graphs").iterdir() if path.is_dir()]) == 1
+            assert store._views.keys() == {""}
+        assert reader._views.keys() == {"", name}
+        assert reader.query(vector(1), 5, namespace=name) == []
+        assert reader._views.keys() == {""}
 
 
 def test_a_reader_follows_new_graphs_and_dropped_namespaces(store: Store, folder: Path) -> None:
@@ -220,6 +287,37 @@ def test_threads_share_a_store(store: Store) -> None:
 
 
 # Snapshots
+
+
+def test_readers_that_overlap_do_not_let_the_log_grow_forever(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite starts its log anew only when nobody reads."""
+    monkeypatch.setattr(ledger, "_LOG_PAGES", 10)
+    monkeypatch.setattr(ledger, "_MOST_LOG", 100 << 13)
+    stopped = threading.Event()
+
+    def read(store: Store) -> None:
+        while not stopped.is_set():
+            with store._ledger.reading() as db:
+                db.execute("SELECT count(*) FROM items").fetchone()
+                stopped.wait(0.02)
+
+    with Store.open(folder, dimensions=DIMENSIONS, background=False) as store:
+        readers = [threading.Thread(target=read, args=(store,)) for _ in range(3)]
+        try:
+            for one in readers:
+                one.start()
+            sizes = []
+            for turn in range(30):
+                store.upsert([thing(n, turn=turn, note="w" * 500) for n in range(100)])
+                sizes.append((folder / "ledger.db-wal").stat().st_size >> 13)
+        finally:
+            stopped.set()
+            for one in readers:
+                one.join()
+        assert len(store.match("thing", 1000)) == 100
+    assert max(sizes) < 300, sizes
 
 
 def test_a_snapshot_is_restored(store: Store, folder: Path) -> None:

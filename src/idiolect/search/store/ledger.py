@@ -42,6 +42,9 @@ _LOG_PAGES = 8192
 """Pages (64 MiB) in SQLite's log before a checkpoint copies them to the database. An index page
 that many writes change is then copied once; with the default of 1,000 pages, writes take a third
 longer."""
+_MOST_LOG = 256 << 20
+"""Bytes of the log from which a write waits for readers to shorten it; see `Ledger.writing`."""
+_LOG_WAIT = 1000  # milliseconds to wait for readers
 _CACHE = 64 << 20  # bytes that SQLite caches for each thread
 _SCHEMA = f"""
     CREATE TABLE settings (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
@@ -95,6 +98,7 @@ class Ledger:
         self._connections: list[_ThreadConnection] = []
         self._lock = threading.Lock()
         self._cache = _CACHE
+        self._most_log = _MOST_LOG
         if not path.is_file():
             raise InputError(f"no index at {path.parent}", hint="check the path, or build one")
         with self.reading() as db:
@@ -168,6 +172,28 @@ class Ledger:
                 if db.in_transaction:
                     db.execute("ROLLBACK")
                 raise
+            self._shorten_log(db)
+
+    def _shorten_log(self, db: sqlite3.Connection) -> None:
+        """Empty SQLite's log if it has become long.
+
+        SQLite's own checkpoints do not wait for readers, and are incomplete if there are any. If
+        searches always overlap, the log would grow without end. If a reader takes too long, the
+        next attempt is made when the log has grown as much again.
+        """
+        try:
+            size = _log(self.path).stat().st_size
+        except FileNotFoundError:
+            return
+        if size < self._most_log:
+            return
+        db.execute(f"PRAGMA busy_timeout = {_LOG_WAIT}")
+        try:
+            (is_busy, _, _) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        except sqlite3.OperationalError:  # such as a full disk; the write itself is complete
+            is_busy = 1
+        db.execute(f"PRAGMA busy_timeout = {int(1000 * self._wait)}")
+        self._most_log = size + _MOST_LOG if is_busy else _MOST_LOG
 
     def check_writable(self) -> None:
         """Raise an error if the store is read-only.

@@ -282,6 +282,9 @@ class Store(StoreReader):
                 return 0
             count = space.count()
             space.drop()
+        with self._ledger.reading() as db, self._lock:
+            self._forget_dropped(db)
+        self._merger.clean()
         return count
 
     # Maintenance
@@ -299,6 +302,15 @@ class Store(StoreReader):
             if graph:
                 with contextlib.suppress(CheckpointError):  # a later merge has removed it
                     self._opener.prepare(number, graph)
+        self._merger.clean()
+
+    def merge_due(self) -> None:
+        """Start background merges that are due after writes of other processes.
+
+        A process that writes starts its merges by itself, if it was opened with `background`. Call
+        this now and then in one process if others were not.
+        """
+        self._merger.start_due()
 
     def snapshot(self, name: str) -> Path:
         """Copy the current state of the ledger, and return the path of the copy.

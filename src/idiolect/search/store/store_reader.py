@@ -251,6 +251,8 @@ class StoreReader:
                 # The first read fixes the state. Take the lock before it, so views only advance.
                 with self._lock:
                     space = Namespace.find(db, name)
+                    if space is None and name in self._views:
+                        self._forget_dropped(db)
                     try:
                         view = (
                             self._advance_view(db, name, space.number)
@@ -265,11 +267,20 @@ class StoreReader:
                 return
 
     def _advance_view(self, db: sqlite3.Connection, name: str, number: int) -> View:
-        view = View.advance(
-            self._views.get(name), db, number, self._opener, self.dimensions, self.metric
-        )
+        old = self._views.get(name)
+        if old is None or old.number != number:
+            self._forget_dropped(db)
+        view = View.advance(old, db, number, self._opener, self.dimensions, self.metric)
         self._views[name] = view
         return view
+
+    def _forget_dropped(self, db: sqlite3.Connection) -> None:
+        """Release the vectors and graphs of namespaces that were dropped, here or elsewhere."""
+        query = "SELECT 1 FROM namespaces WHERE number = ?"
+        for name, view in list(self._views.items()):
+            if db.execute(query, (view.number,)).fetchone() is None:
+                del self._views[name]
+                self._opener.forget(view.number)
 
     def _hits(
         self, space: Namespace, found: Sequence[Sequence[tuple[int, float]]]

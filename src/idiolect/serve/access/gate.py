@@ -55,7 +55,7 @@ class Gate:
     ) -> None:
         self.app, self.settings, self.keys, self.metrics = app, settings, keys, metrics
         self._rates = RateLimit(settings.rate_limit)
-        self._held = 0  # bytes of bodies in memory
+        self._held = 0  # bytes of bodies in memory, also of those that are still arriving
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request."""
@@ -64,12 +64,9 @@ class Gate:
             return
         exchange = _Exchange(scope, send)
         self.metrics.open.inc()
-        held = 0
         try:
             self._admit(exchange)
             body = await self._body(exchange, receive)
-            held = len(body)
-            self._held += held
             await self._answer(exchange, body, receive)
         except _ClientLeftError:
             exchange.status = 499  # nginx's code for a client that closed the connection
@@ -79,7 +76,7 @@ class Gate:
             _LOG.exception("request %s failed", exchange.id)
             await exchange.refuse(scope, receive, RuntimeError())
         finally:
-            self._held -= held
+            self._held -= exchange.held
             self.metrics.open.dec()
             self._record(exchange)
 
@@ -127,8 +124,12 @@ class Gate:
                         raise _ClientLeftError
                     parts.append(message.get("body", b""))
                     size += len(parts[-1])
+                    exchange.held = size
+                    self._held += len(parts[-1])
                     if size > limit:
                         raise too_large
+                    if self._held > _BODIES * limit:
+                        raise OverloadedError("too many large requests")
                     if not message.get("more_body", False):
                         break
         except TimeoutError:
@@ -164,7 +165,12 @@ class Gate:
                 return_when=asyncio.FIRST_COMPLETED,
             )
             if not work.done() and not left.done() and exchange.status:  # a stream
-                await asyncio.wait({work, left}, return_when=asyncio.FIRST_COMPLETED)
+                # The text ends in time, but a client that stops reading holds up its events.
+                await asyncio.wait(
+                    {work, left},
+                    timeout=self.settings.stream_timeout,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
             if work.done():
                 await work
             elif left.done():
@@ -213,6 +219,7 @@ class _Exchange:
         self.id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
         self.began = time.monotonic()
         self.status = self.bytes_in = self.bytes_out = 0
+        self.held = 0  # bytes of the body in memory
         self.key = self.shown = ""
 
     @property

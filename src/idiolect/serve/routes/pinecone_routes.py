@@ -57,12 +57,19 @@ async def upsert(body: UpsertBody, service: Serving) -> JsonResponse:
         values = None if one.values is None else np.asarray(one.values, np.float32)
         items.append(Item(one.id, text if isinstance(text, str) else "", metadata, values))
     with service.using() as parts:
-        await service.write(_add, parts, items, body.namespace)
-    return JsonResponse({"upsertedCount": len(items)})
+        count = await service.write(_add, parts, items, body.namespace)
+    return JsonResponse({"upsertedCount": count})
 
 
-def _add(parts: ServedParts, items: list[Item], namespace: str) -> None:
+def _add(parts: ServedParts, items: list[Item], namespace: str) -> int:
+    """Write items, and return how many are stored; those whose texts have no tokens are not."""
     index = parts.need("index")
+    # `Index.add` would delete a stored item with this id.
+    bare = next((one for one in items if one.vector is None and not one.text.strip()), None)
+    if bare is not None:
+        raise RequestError(
+            400, f"the vector {bare.id!r} has no values and no text", hint="pass one of them"
+        )
     if index.store.metric == "cosine":
         zero = next((one for one in items if one.vector is not None and not one.vector.any()), None)
         if zero is not None:
@@ -72,7 +79,7 @@ def _add(parts: ServedParts, items: list[Item], namespace: str) -> None:
     ids = [item.id for item in items]
     if len(set(ids)) < len(ids):
         raise RequestError(400, "an id occurs twice in one request", hint="keep one of them")
-    index.add(items, namespace=namespace)
+    return len(items) - int(index.add(items, namespace=namespace)["empty"])
 
 
 @router.get("/vectors/fetch", response_model=FetchedBody, summary="Read vectors by id")
@@ -143,7 +150,7 @@ async def delete(body: DeleteVectorsBody, service: Serving) -> JsonResponse:
 def _delete(parts: ServedParts, body: DeleteVectorsBody) -> None:
     index = parts.need("index")
     if body.delete_all:
-        index.store.drop(body.namespace)
+        index.drop(body.namespace)
     else:
         index.delete(body.ids, filter=body.filter, namespace=body.namespace)
 
@@ -227,6 +234,7 @@ def _values(item: Item) -> list[float]:
 
 
 def _metadata(item: Any) -> dict[str, Any]:
-    """Return the metadata with the text, which items store separately."""
-    text = {"text": item.text} if item.text else {}
-    return {**text, **item.metadata}
+    """Return the metadata with the text, which items store separately and may be newer."""
+    is_text = isinstance(item.metadata.get("text", ""), str)
+    text = {"text": item.text} if item.text and is_text else {}
+    return {**item.metadata, **text}

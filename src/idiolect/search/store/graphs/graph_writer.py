@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     from idiolect.search.diskann.disk.flat_vectors import FlatVectors
     from idiolect.search.diskann.metric import Metric
 
-__all__ = ["GraphWriter"]
+__all__ = ["VECTORS", "GraphWriter"]
+
+VECTORS = ".vectors-"
+"""The start of the names of temporary files with vectors."""
 
 _MAX_CHANGED = 0.5  # fraction of a graph; beyond it, rebuilding is as fast as updating
 _CHUNK = 4096  # vectors read at once
@@ -175,7 +178,7 @@ class GraphWriter:
                     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
                 yield vectors
 
-        path = self.folder / f".vectors-{uuid.uuid4().hex}"
+        path = self.folder / f"{VECTORS}{uuid.uuid4().hex}"
         try:
             return FlatVectors.create(path, self.dimensions, chunks())
         except InputError as error:

@@ -5,8 +5,8 @@
     3. in one short write transaction, publish the new graph and purge the tombstones applied to it
     4. remove the graph folders that the ledger no longer names
 
-A merge that is killed leaves the old graph in use, and at worst a folder that the next merge
-removes. A file lock lets one process merge at a time; the system releases it if the process dies.
+A merge that is killed leaves the old graph in use, and at worst files that the next merge removes.
+A file lock lets one process merge at a time; the system releases it if the process dies.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import fcntl
 import logging
 import shutil
 import threading
+import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ import numpy as np
 from idiolect.errors import CheckpointError, IdiolectError
 from idiolect.search.diskann.thread_pool import work_in_background
 from idiolect.search.store.graphs.graph_segment import GraphSegment
+from idiolect.search.store.graphs.graph_writer import VECTORS
 from idiolect.search.store.graphs.merge_kernels import load_kernels
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ __all__ = ["Merger"]
 
 _LOG = logging.getLogger(__name__)
 _PAUSE = 0.05  # seconds without a write after which a background merge starts
+_LOOK = 10.0  # seconds between looks at the writes of other processes
 _MAX_PAUSES = 10  # maximum number of pauses to wait
 
 
@@ -71,9 +74,13 @@ class Merger:
         self._background = background
         self._written = Counter[int]()
         self._writes = 0
+        self._candidates = set[int]()  # namespaces that may be due
         self._closing = threading.Event()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._looked_at: object = None  # the state of the ledger
+        self._looks_again = 0.0
+        self._is_busy = False  # whether the thread will look for candidates again
 
     def close(self) -> None:
         """Wait for a running merge."""
@@ -91,12 +98,53 @@ class Merger:
             if self._written[number] < self._min_items // 10:
                 return
             self._written[number] = 0
-            if self._thread and self._thread.is_alive():
-                return
+            self._candidates.add(number)
+            self._start()
+
+    def start_due(self) -> None:
+        """Start background merges of the namespaces that are due after writes of any process.
+
+        It looks at most every ten seconds, and only if there were writes.
+        """
+        if not self._background or time.monotonic() < self._looks_again:
+            return
+        self._looks_again = time.monotonic() + _LOOK
+        query = "SELECT value FROM settings WHERE name IN ('changes', 'epoch') ORDER BY name"
+        with self._ledger.reading() as db:
+            state = db.execute(query).fetchall()
+            numbers = {number for (number,) in db.execute("SELECT number FROM namespaces")}
+        if state != self._looked_at:
+            self._looked_at = state
+            with self._lock:
+                self._candidates |= numbers
+                self._start()
+
+    def _start(self) -> None:
+        """Merge the candidates that are due in a thread, unless one runs, which will see them."""
+        if self._is_busy and self._thread and self._thread.is_alive():
+            return
+        number = self._next_due()
+        self._is_busy = number is not None
+        if number is not None:
+            self._thread = threading.Thread(target=self._merge_all, args=(number,))
+            self._thread.start()
+
+    def _next_due(self) -> int | None:
+        """Take a candidate that is due."""
+        while self._candidates and not self._closing.is_set():
+            number = self._candidates.pop()
             with self._ledger.reading() as db:
                 if _is_due(db, number, self._min_items):
-                    self._thread = threading.Thread(target=self._merge_or_warn, args=(number,))
-                    self._thread.start()
+                    return number
+        return None
+
+    def _merge_all(self, number: int | None) -> None:
+        """Merge a namespace, and then those that have become due in the meantime."""
+        while number is not None:
+            self._merge_or_warn(number)
+            with self._lock:
+                number = self._next_due()
+                self._is_busy = number is not None
 
     def _merge_or_warn(self, number: int) -> None:
         """Merge, and only log an error: unmerged items stay searchable."""
@@ -171,15 +219,22 @@ class Merger:
             self._remove_unused()
         return None if published == found[0] else published
 
+    def clean(self) -> None:
+        """Remove files that nobody uses, unless a merge is running, which does so at its end."""
+        with contextlib.suppress(OSError), _exclusive_lock(self._folder, wait=False):
+            self._remove_unused()
+
     def _remove_unused(self) -> None:
-        """Remove the graph folders that the ledger no longer names."""
+        """Remove the graph folders that the ledger no longer names, and files of killed merges."""
         with self._ledger.reading() as db:
             used = {
                 name for (name,) in db.execute("SELECT graph FROM namespaces WHERE graph NOTNULL")
             }
-        for folder in self._folder.iterdir():
-            if folder.is_dir() and folder.name not in used:
-                shutil.rmtree(folder, ignore_errors=True)
+        for path in self._folder.iterdir():
+            if path.is_dir() and path.name not in used:
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name.startswith(VECTORS):
+                path.unlink(missing_ok=True)
 
 
 def _is_due(db: sqlite3.Connection, number: int, limit: int) -> bool:
@@ -215,8 +270,12 @@ def _epoch(db: sqlite3.Connection) -> str:
 
 
 @contextlib.contextmanager
-def _exclusive_lock(folder: Path) -> Iterator[None]:
-    """Wait for the folder's lock, and hold it."""
+def _exclusive_lock(folder: Path, *, wait: bool = True) -> Iterator[None]:
+    """Wait for the folder's lock, and hold it.
+
+    Raises:
+        BlockingIOError: another process or thread holds it, and this one should not wait.
+    """
     with (folder / ".lock").open("wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield

@@ -78,6 +78,12 @@ class SegmentOpener:
         with contextlib.suppress(CheckpointError):
             self.prepare(number, name)
 
+    def forget(self, number: int) -> None:
+        """Release what was opened for a namespace, which was dropped."""
+        with self._lock:
+            self._opened.pop(number, None)
+            self._threads.pop(number, None)
+
     def wait(self) -> None:
         """Wait for the segments that are being opened."""
         with self._lock:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args
 
@@ -35,7 +36,7 @@ from idiolect.training.optim import Train
 from idiolect.training.session import TrainingSession
 from idiolect.training.training_config import TrainingConfig
 
-__all__ = ["Adaptation", "TaskModel", "task_config"]
+__all__ = ["Adaptation", "TaskModel", "full_learning_rate", "task_config"]
 
 Adaptation = Literal["full", "lora", "prefix", "prompt", "frozen"]
 """Parameters that train in addition to the head. `full`: the network except its original embedding
@@ -50,17 +51,21 @@ _TRAINED: dict[Adaptation, Train] = {
     "frozen": "attached",
 }
 _RATES: dict[Adaptation, float] = {
-    "full": 5e-5,
     "lora": 5e-4,
     "prefix": 1e-2,
     "prompt": 1e-2,
     "frozen": 1e-2,
 }
+_FULL_RATE, _FULL_WIDTH = 5e-5, 768
+"""The usual learning rate for all weights of BERT base, and its width (Devlin et al. 2019)."""
+_LOWEST, _HIGHEST = 1e-5, 1e-3
 _HEAD = "head.safetensors"
 
 
 def task_config(adaptation: Adaptation = "full", **values: Any) -> TrainingConfig:
     """Return the default training settings: 32 texts per step, a higher learning rate for the head.
+
+    If all weights train, the learning rate depends on the network: see `full_learning_rate`.
 
     Args:
         adaptation: Which parameters train.
@@ -70,15 +75,32 @@ def task_config(adaptation: Adaptation = "full", **values: Any) -> TrainingConfi
         raise ConfigError(
             f"unknown adaptation {adaptation!r}", hint="one of " + ", ".join(get_args(Adaptation))
         )
-    usual = {
+    usual: dict[str, Any] = {
         "batch_size": 32,
-        "learning_rate": _RATES[adaptation],
         # If only the head trains, `learning_rate` applies to it.
         "learning_rates": {} if adaptation == "frozen" else {"attached": 2e-3},
         "min_lr_ratio": 0.0,
         "weight_decay": 0.01,
     }
+    if adaptation in _RATES:
+        usual["learning_rate"] = _RATES[adaptation]
     return TrainingConfig.from_dict(usual | values)
+
+
+def full_learning_rate(width: int) -> float:
+    """Return the default learning rate for all weights of a network: narrow ones need larger steps.
+
+    The rate of BERT base, times the square of how much narrower the network is. With BERT's own
+    rate, MiniLM (width 384) and `idiolect-base` (256) learned little in three epochs; docs/tasks.md
+    has the measurements.
+
+    >>> [full_learning_rate(width) for width in (768, 384, 4096)]
+    [5e-05, 0.0002, 1e-05]
+
+    Args:
+        width: Width of the network's hidden states.
+    """
+    return min(max(_FULL_RATE * (_FULL_WIDTH / width) ** 2, _LOWEST), _HIGHEST)
 
 
 class TaskModel(ABC):
@@ -213,6 +235,9 @@ class TaskModel(ABC):
             TrainingError: The loss is not finite or explodes.
         """
         config, methods = config or task_config(adaptation), fine_tuning or FineTuning()
+        if config.learning_rate is None:
+            width = int(self.encoder.model.network.config.hidden_size)
+            config = replace(config, learning_rate=full_learning_rate(width))
         if epochs < 1:
             raise ConfigError(f"epochs is {epochs}", hint="choose at least 1")
         self.add_virtual_tokens(adaptation, config)

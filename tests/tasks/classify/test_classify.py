@@ -21,7 +21,7 @@ from idiolect.tasks.classify.labelled_texts import LabelledText, read_labelled_t
 from idiolect.tasks.classify.multi_label import MultiLabelClassifier, load_classifier
 from idiolect.tasks.classify.multi_label_metrics import score_multi_label
 from idiolect.tasks.classify.text_classifier import TextClassifier
-from idiolect.tasks.task_model import Adaptation, task_config
+from idiolect.tasks.task_model import Adaptation, full_learning_rate, task_config
 from training import models
 
 WORDS = models.OLD[len(models.SPECIAL) :]
@@ -84,6 +84,16 @@ def test_learns(kind: str, adaptation: Adaptation, pairs: bool, tmp_path: Path) 
 def test_the_learning_rate_of_a_frozen_encoder_is_that_of_the_layer() -> None:
     config = task_config("frozen", learning_rate=0.25)
     assert config.learning_rates.get("attached", config.learning_rate) == 0.25
+
+
+def test_the_learning_rate_of_a_whole_network_is_by_its_width(tmp_path: Path) -> None:
+    model = _classifier()
+    width = int(model.encoder.model.network.config.hidden_size)
+    for name, config in (("usual", None), ("given", task_config(learning_rate=3e-4))):
+        model.train(_examples(8), output_dir=tmp_path / name, epochs=1, config=config)
+        record = json.loads((tmp_path / name / "run.json").read_text())
+        expected = full_learning_rate(width) if config is None else 3e-4
+        assert record["config"]["learning_rate"] == expected
 
 
 def test_batches_do_not_change_scores() -> None:

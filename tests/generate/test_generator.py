@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from transformers.utils.chat_template_utils import render_jinja_template
 
 from idiolect.errors import CheckpointError, ConfigError, InputError
 from idiolect.generate.generator import Generator
@@ -260,3 +261,25 @@ def test_a_template_cannot_leave_its_sandbox(generator: Generator) -> None:
         assert render_chat(tokenizer, chat, template="{{ bos_token }}|{{ eos_token }}") == "<s>|"
     with mock.patch.object(tokenizer, "settings", {"chat_template": ["a", {"name": "default"}]}):
         assert find_chat_template(tokenizer) is None
+
+
+def test_templates_are_rendered_as_in_transformers(generator: Generator) -> None:
+    chat = [{"role": "user", "content": "<é>"}, {"role": "assistant", "content": "b"}]
+    tokenizer = generator.model.tokenizer
+    for template in (
+        # SmolLM3 marks what the assistant writes.
+        "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% else %}\n"
+        "  {% generation %}\n{{ m.content }}{% endgeneration %}\n{% endif %}{% endfor %}|",
+        # Mistral asks for tools, which are None if there are none.
+        "{% if tools is not none %}[TOOLS]{% endif %}{{ documents is defined }}",
+        "{{ messages|tojson(ensure_ascii=False, separators=(',', ':')) }}",
+        "{{ messages[0]|tojson(indent=2, sort_keys=True) }}",
+        "{{ messages[0]|tojson(True) }}",
+        "{{ pad_token }}{{ messages[0].content }}{{ sep_token }}",
+    ):
+        with mock.patch.object(tokenizer, "settings", {"pad_token": "<p>", "sep_token": "<s>"}):
+            ours = render_chat(tokenizer, chat, template=template)
+        theirs, _ = render_jinja_template(
+            [chat], chat_template=template, pad_token="<p>", sep_token="<s>"
+        )
+        assert [ours] == theirs

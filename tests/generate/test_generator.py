@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from transformers.utils.chat_template_utils import render_jinja_template
 
 from idiolect.errors import CheckpointError, ConfigError, InputError
 from idiolect.generate.generator import Generator
@@ -17,6 +18,7 @@ from idiolect.generate.prompts.chat_template import find_chat_template, render_c
 from idiolect.generate.speculative import _accept_or_draw
 from idiolect.generate.strategies import greedy
 from idiolect.generate.transcript import Transcript
+from idiolect.models.language_model import LanguageModel
 from training import models
 
 PROMPTS = ["w1 w2 w3", "w4 w5 w6 w7 w8 w9", "w2", "w9 w8", "w3 w4 w3 w4 w3"]
@@ -260,3 +262,69 @@ def test_a_template_cannot_leave_its_sandbox(generator: Generator) -> None:
         assert render_chat(tokenizer, chat, template="{{ bos_token }}|{{ eos_token }}") == "<s>|"
     with mock.patch.object(tokenizer, "settings", {"chat_template": ["a", {"name": "default"}]}):
         assert find_chat_template(tokenizer) is None
+
+
+def test_templates_are_rendered_as_in_transformers(generator: Generator) -> None:
+    chat = [{"role": "user", "content": "<é>"}, {"role": "assistant", "content": "b"}]
+    tokenizer = generator.model.tokenizer
+    for template in (
+        # SmolLM3 marks what the assistant writes.
+        "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% else %}\n"
+        "  {% generation %}\n{{ m.content }}{% endgeneration %}\n{% endif %}{% endfor %}|",
+        # Mistral asks for tools, which are None if there are none.
+        "{% if tools is not none %}[TOOLS]{% endif %}{{ documents is defined }}",
+        "{{ messages|tojson(ensure_ascii=False, separators=(',', ':')) }}",
+        "{{ messages[0]|tojson(indent=2, sort_keys=True) }}",
+        "{{ messages[0]|tojson(True) }}",
+        "{{ pad_token }}{{ messages[0].content }}{{ sep_token }}",
+    ):
+        with mock.patch.object(tokenizer, "settings", {"pad_token": "<p>", "sep_token": "<s>"}):
+            ours = render_chat(tokenizer, chat, template=template)
+        theirs, _ = render_jinja_template(
+            [chat], chat_template=template, pad_token="<p>", sep_token="<s>"
+        )
+        assert [ours] == theirs
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"do_sample": True, "temperature": 3.0, "num_return_sequences": 4},
+        {"num_beams": 4},
+        {"guidance_scale": 1.5},
+        {"dola_layers": [0]},
+        {"penalty_alpha": 0.6, "top_k": 4},
+        {"prompt_lookup_num_tokens": 3},
+        {"assistant": 128, "do_sample": True},
+        {"assistant": 160},
+        {"amateur": 160},
+        {"amateur": 128},
+        {"min_new_tokens": 3, "eos_token_id": None},
+    ],
+    ids=str,
+)
+def test_rows_without_a_token_are_never_generated(options: dict[str, Any]) -> None:
+    """The rows of a network are often padded, in models of one family to different numbers."""
+
+    def padded(rows: int, seed: int) -> LanguageModel:
+        model = models.model("llama", grown=False)
+        return LanguageModel.new({**model.settings, "vocab_size": rows}, model.tokenizer, seed=seed)
+
+    helpers = {
+        name: padded(rows, 2) for name, rows in options.items() if name in ("assistant", "amateur")
+    }
+    model = padded(144, 1)
+    size = len(model.tokenizer)
+    assert size < 128
+    # Rows without a token were not trained; these would be the most likely ones.
+    with torch.no_grad():
+        model.network.vocabulary_rows()["tokens.weight"][size:] *= 5
+    generator = Generator(model)
+    found = generator.generate(PROMPTS, **{"max_new_tokens": 12, **options, **helpers})
+    assert all(token < size for one in found for token in one.ids)
+    shared = Generator(model)
+    assert shared.share()
+    again = shared.generate(PROMPTS, **{"max_new_tokens": 12, **options, **helpers})
+    assert [one.ids for one in again] == [one.ids for one in found]
+    with pytest.raises(InputError, match=f"has the id {size}, but"):
+        generator.generate([[size]])

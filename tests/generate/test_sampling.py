@@ -62,3 +62,10 @@ def test_mirostat_holds_the_surprise_at_its_target() -> None:
         limit -= 0.1 * (surprises[-1] - 3.0)
         assert mirostat.draw(shares.log(), uniform) == token
     assert sum(surprises[200:]) / 1300 == pytest.approx(3.0, abs=0.1)
+
+
+@pytest.mark.parametrize("temperature", [1e-20, 1e-40, 5e-324])
+def test_the_lowest_temperatures_are_greedy(temperature: float) -> None:
+    scores = torch.tensor([[1.0, 30.0, 29.0], [-80.0, -90.0, float("-inf")]])
+    drawn = Sampling(temperature=temperature).draw(scores, torch.tensor([0.99, 0.99]))
+    assert drawn.tolist() == [1, 0]

@@ -15,6 +15,7 @@ from idiolect.models.gguf.gguf_export import export_gguf
 from idiolect.models.language_model import LanguageModel
 from idiolect.text.tokenizers import bpe
 from idiolect.text.tokenizers.gguf.gguf_header import read_gguf_header
+from idiolect.text.tokenizers.tokenizer import Tokenizer
 from idiolect.vocabulary.extend.extend import extend
 from idiolect.vocabulary.terms import Term, Terms
 
@@ -95,6 +96,19 @@ def test_fields_that_llama_cpp_needs_are_written(tmp_path: Path) -> None:
     assert found["gptneox.rope.dimension_count"] == 4
     assert found["phi3.rope.dimension_count"] == 8
     assert "phi3" not in found["general.name"]  # it would look for the tokens of Phi-3
+
+
+def test_the_default_of_several_chat_templates_is_written(
+    model: LanguageModel, tmp_path: Path
+) -> None:
+    several = [
+        {"name": "tool_use", "template": "{{ t }}"},
+        {"name": "default", "template": "{{ m }}"},
+    ]
+    tokenizer = Tokenizer.from_engine(model.tokenizer.engine, {"chat_template": several})
+    export_gguf(model.with_changes(tokenizer=tokenizer), tmp_path / "model.gguf")
+    metadata = read_gguf_header(tmp_path / "model.gguf").metadata
+    assert metadata["tokenizer.chat_template"] == "{{ m }}"
 
 
 @pytest.mark.slow

@@ -185,3 +185,35 @@ def test_an_adapter_without_its_magnitudes_is_refused(tmp_path: Path) -> None:
     fresh = language_model(make(tmp_path / "model", "llama", "LlamaForCausalLM"))
     with pytest.raises(CheckpointError, match="has no magnitude vector"):
         load_adapter(fresh, tmp_path)
+
+
+def test_the_first_pattern_that_matches_sets_alpha(tmp_path: Path) -> None:
+    reference = make(tmp_path / "model", "llama", "LlamaForCausalLM")
+    patterns = {"layers.1.self_attn.q_proj": 64, "q_proj": 2}
+    config = peft.LoraConfig(r=3, target_modules=["q_proj", "v_proj"], alpha_pattern=patterns)
+    adapted = peft.get_peft_model(reference.model, config).eval()
+    disturb(adapted)
+    adapted.save_pretrained(tmp_path / "adapter")
+    load_adapter(language_model(reference), tmp_path / "adapter")
+    ids, mask = batch()
+    with torch.no_grad():
+        assert_close(reference.network(ids, mask).logits, adapted(ids, mask).logits, mask)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"init_lora_weights": "pissa"}, "'pissa' are for a base whose weights"),
+        ({"init_lora_weights": "olora"}, "'olora' are for a base whose weights"),
+        ({"alora_invocation_tokens": [5, 6]}, "alora_invocation_tokens are not supported"),
+    ],
+    ids=str,
+)
+def test_adapters_that_change_more_than_a_sum_are_refused(
+    tmp_path: Path, setting: dict[str, Any], message: str
+) -> None:
+    reference = make(tmp_path / "model", "llama", "LlamaForCausalLM")
+    config = peft.LoraConfig(r=3, target_modules=["q_proj"], task_type="CAUSAL_LM", **setting)
+    peft.get_peft_model(reference.model, config).save_pretrained(tmp_path / "adapter")
+    with pytest.raises(ConfigError, match=message):
+        load_adapter(language_model(reference), tmp_path / "adapter")

@@ -161,6 +161,14 @@ def test_a_text_is_read_after_the_prompt(model: LanguageModel) -> None:
         assert queries == [expected, expected]
 
 
+def test_rows_without_a_token_are_not_sampled(model: LanguageModel) -> None:
+    """The rows of published models are often padded to a round number."""
+    settings = model.settings | {"vocab_size": 2 * len(model.tokenizer)}
+    padded = LanguageModel.new(settings, model.tokenizer)
+    writer = QueryWriter(padded, sampling=Sampling(temperature=9.0))
+    assert writer.write(TEXTS[:3], [0, 1, 2], 4).new_tokens
+
+
 def test_a_chat_template_shows_the_examples_as_turns(model: LanguageModel) -> None:
     tokenizer = model.tokenizer
     assert _prompt(tokenizer, [("a text", "a query")]) == (

@@ -28,6 +28,8 @@ class Decoding:
         attention_mask: 1 for text and 0 for padding, over cached and new tokens; by default there
             is no padding.
         cache: The cache of tokens before the texts, for a batch of the same size.
+        vocab_size: Score only this many ids. The rows of a network are often padded to a round
+            number, and those without a token must not be generated.
 
     Raises:
         InputError: The network does not predict the next token, or texts are empty or padded on
@@ -41,8 +43,9 @@ class Decoding:
         attention_mask: Tensor | None = None,
         *,
         cache: Any = None,
+        vocab_size: int | None = None,
     ) -> None:
-        self.network = network
+        self.network, self._vocab_size = network, vocab_size
         self.has_encoder = network.kind == "encoder-decoder"
         _check(network, input_ids, None if self.has_encoder else attention_mask)
         if attention_mask is not None and bool((attention_mask == 1).all()):
@@ -97,13 +100,13 @@ class Decoding:
     @reads_few_rows
     def score(self, hidden_states: Tensor) -> Tensor:
         """Score the vocabulary, in float32. Shape: (…, width) to (…, vocabulary)."""
-        return self.network.score_vocabulary(hidden_states).float()
+        return self.network.score_vocabulary(hidden_states)[..., : self._vocab_size].float()
 
     @torch.inference_mode()
     def score_row(self, row: int) -> Tensor:
         """Score the next token of one row, which must have been read. Shape: (vocabulary,)."""
         if self._logits is not None:
-            return self._logits[row, -1].float()
+            return self._logits[row, -1, : self._vocab_size].float()
         return self.score(self.hidden_states[row, -1])
 
     @torch.inference_mode()
@@ -213,7 +216,7 @@ class Decoding:
     @reads_few_rows
     def _next_scores(self) -> Tensor:
         if self._logits is not None:
-            return self._logits[:, -1].float()
+            return self._logits[:, -1, : self._vocab_size].float()
         return self.score(self.hidden_states[:, -1])
 
 

@@ -98,7 +98,13 @@ class DecodingSetup:
         cache = network.new_paged_cache(PAGE_SIZE)
         if cache is None:
             return None
-        return PagedBatch(network, cache, sources or _prompts, least_pages=least_pages)
+        return PagedBatch(
+            network,
+            cache,
+            sources or _prompts,
+            vocab_size=len(self.model.tokenizer),
+            least_pages=least_pages,
+        )
 
     def open(
         self, rows: Sequence[TextRow], options: GenerationOptions, helpers: HelperModels
@@ -124,9 +130,10 @@ class DecodingSetup:
         )
         lengths = torch.tensor([len(source) for source in sources], device=device)
         mask = (torch.arange(longest, device=device) >= longest - lengths[:, None]).long()
+        network, size = self.model.network, len(self.model.tokenizer)
         if options.dola_layers:
-            return LayerContrast(self.model.network, ids, mask, layers=options.dola_layers)
-        return Decoding(self.model.network, ids, mask)
+            return LayerContrast(network, ids, mask, layers=options.dola_layers, vocab_size=size)
+        return Decoding(network, ids, mask, vocab_size=size)
 
 
 def _prompts(rows: Sequence[TextRow]) -> list[list[int]]:

@@ -28,7 +28,8 @@ class Generation:
     logprob: float
     """Sum of `logprobs`."""
     logprobs: list[float]
-    """The network's log-probability of each id, before processors and sampling."""
+    """The network's log-probability of each id among those of the tokenizer, before processors and
+    sampling."""
     finish_reason: str
     """`end` (an end token), `stop` (a stop string), `length` (max_new_tokens) or `context`."""
     score: float

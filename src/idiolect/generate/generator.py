@@ -315,7 +315,7 @@ class Generator:
         if ends is None:
             return self.eos_token_id
         ends = (ends,) if isinstance(ends, int) else tuple(ends)
-        size = self.model.network.config.vocab_size
+        size = len(self.model.tokenizer)
         if wrong := [token for token in ends if token >= size]:
             raise ConfigError(
                 f"{wrong[0]} in eos_token_id, and the model's ids are 0 to {size - 1}",

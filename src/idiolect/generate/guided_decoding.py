@@ -98,15 +98,22 @@ class LayerContrast(Decoding):
         input_ids: As in `Decoding`.
         attention_mask: As in `Decoding`.
         layers: The earlier layers of the decoder, counted from 1; 0 is the embedding.
+        vocab_size: As in `Decoding`.
 
     Raises:
         ConfigError: There is no such layer, or the network is not a Transformer.
     """
 
     def __init__(
-        self, network: Network, input_ids: Tensor, attention_mask: Tensor, *, layers: Sequence[int]
+        self,
+        network: Network,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        *,
+        layers: Sequence[int],
+        vocab_size: int | None = None,
     ) -> None:
-        super().__init__(network, input_ids, attention_mask)
+        super().__init__(network, input_ids, attention_mask, vocab_size=vocab_size)
         if not isinstance(network, Transformer) or network.decoder is None:
             raise ConfigError(
                 "dola_layers contrasts layers of a Transformer's decoder, which this model lacks",

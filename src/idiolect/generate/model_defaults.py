@@ -52,6 +52,8 @@ def option_processors(
         found.append(NoRepeatNgram(options.no_repeat_ngram_size))
     if options.bad_words:
         found.append(BadWords(tuple(_forms(model, options.bad_words))))
+    # A model's files may name ends that its tokenizer lacks; these are never generated.
+    ends = [token for token in ends if token < len(model.tokenizer)]
     if options.min_new_tokens and ends:
         found.append(MinimumLength(options.min_new_tokens, tuple(ends)))
     if isinstance(first := _generation_config(model).get("forced_bos_token_id"), int):

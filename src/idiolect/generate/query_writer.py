@@ -154,6 +154,7 @@ class QueryWriter:
             eos_token_id=self._stops,
             sampling=self.sampling,
             cache=self._cache(len(rows)),
+            vocab_size=len(self.model.tokenizer),
         )
         written = [self._until_stop(row) for row in found.tolist()]
         queries = [_clean(text) for text in self.model.tokenizer.decode_batch(written)]

@@ -67,6 +67,7 @@ def sample(
     eos_token_id: Collection[int] = (),
     sampling: Sampling | None = None,
     cache: Cache | None = None,
+    vocab_size: int | None = None,
 ) -> Tensor:
     """Continue texts with sampled tokens.
 
@@ -86,6 +87,7 @@ def sample(
         sampling: The sampling settings; by default from all tokens.
         cache: Keys and values of tokens before the texts, for a batch of the same size. Only for
             networks without an encoder.
+        vocab_size: Sample only from this many ids, those of the tokenizer; by default from all.
 
     Raises:
         InputError: As for `greedy`; or the number of seeds is not a multiple of that of texts.
@@ -111,6 +113,7 @@ def sample(
         eos_token_id=eos_token_id,
         copies=copies,
         cache=cache,
+        vocab_size=vocab_size,
     )
 
 
@@ -125,9 +128,10 @@ def _continue(
     eos_token_id: Collection[int],
     copies: int = 1,
     cache: Cache | None = None,
+    vocab_size: int | None = None,
 ) -> Tensor:
     """Continue each text `copies` times, reading it once. Rows that have ended are dropped."""
-    decoding = Decoding(network, input_ids, attention_mask, cache=cache)
+    decoding = Decoding(network, input_ids, attention_mask, cache=cache, vocab_size=vocab_size)
     stops = torch.tensor(sorted(eos_token_id), dtype=torch.long, device=input_ids.device)
     rows = torch.arange(len(input_ids) * copies, device=input_ids.device)
     live = torch.ones_like(rows, dtype=torch.bool)

@@ -13,6 +13,8 @@ from idiolect.errors import ConfigError
 __all__ = ["Mirostat", "Sampling"]
 
 _OUT = float("-inf")
+_COLDEST = 1e-30
+"""Temperatures below it are the same: the most likely token is certain."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ class Sampling:
         """
         scores = scores.float()
         if self.temperature != 1:
-            scores = scores / self.temperature
+            # Quotients beyond float32 would not be finite, and no token could be drawn.
+            scores = scores / max(self.temperature, _COLDEST)
         if 0 < self.top_k < scores.shape[-1]:
             scores = scores.masked_fill(scores < scores.topk(self.top_k)[0][:, -1:], _OUT)
         if self.top_p < 1:

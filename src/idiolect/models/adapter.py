@@ -46,7 +46,12 @@ _UNUSED: dict[str, tuple[Any, ...]] = {
     "use_qalora": (False,),
     "layer_replication": ([],),
     "target_parameters": ([],),
+    **dict.fromkeys(("alora_invocation_tokens", "arrow_config", "kasa_config"), ([], {})),
+    **dict.fromkeys(("monteclora_config", "use_bdlora"), ({}, False)),
 }
+_CHANGING = ("pissa", "olora", "corda", "lora_ga", "loftq")
+"""Initialisations that subtract the first adapter from the base's weights; `peft` repeats this
+when it loads such an adapter."""
 
 
 def save_adapter(model: LanguageModel, directory: str | Path) -> None:
@@ -223,14 +228,20 @@ def _refuse_unsupported(config: Mapping[str, Any]) -> None:
     ]
     if refused:
         raise ConfigError("adapters with " + ", ".join(refused) + " are not supported")
+    start = str(config.get("init_lora_weights")).lower()
+    if start.startswith(_CHANGING):
+        raise ConfigError(
+            f"adapters with init_lora_weights {start!r} are for a base whose weights it changed",
+            hint="convert it: save_pretrained of peft has path_initial_model_for_weight_conversion",
+        )
 
 
 def _alpha(name: str, config: Mapping[str, Any]) -> float:
-    alpha = float(config.get("lora_alpha", 8))
+    # As in `peft`, the first of several patterns that match counts.
     for pattern, value in (config.get("alpha_pattern") or {}).items():
         if re.fullmatch(rf"(.*\.)?({pattern})", name):
-            alpha = float(value)
-    return alpha
+            return float(value)
+    return float(config.get("lora_alpha", 8))
 
 
 def _escape(name: str) -> str:

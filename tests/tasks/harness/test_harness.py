@@ -15,6 +15,7 @@ import torch
 
 from cli.program import idiolect_program
 from conftest import ROOT
+from idiolect.cli.generation.harness import evaluate_tasks
 from idiolect.errors import InputError
 from idiolect.generate.generator import Generator
 from idiolect.tasks.harness.likelihood import score_endings
@@ -176,6 +177,23 @@ def test_what_pairs_share_is_read_once(generator: Generator) -> None:
     # Two tokens once; of each context the third one, with the longest ending but its last.
     assert read == [2, 2, 2]
     assert score_endings(generator, []) == []
+
+
+def test_files_of_one_name_are_all_evaluated(
+    generator: Generator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generator.model.save(tmp_path / "model")
+    files = [tmp_path / name for name in ("arc.easy.jsonl", "arc.hard.jsonl", "other.jsonl")]
+    for count, path in enumerate(files, 1):
+        record = {"query": "w1 w2", "choices": ["w3", "w4"], "gold": 0}
+        path.write_text(f"{json.dumps(record)}\n" * count)
+    evaluate_tasks(str(tmp_path / "model"), [*files, files[2]], json=True)
+    results = json.loads(capsys.readouterr().out)["results"]
+    assert {name: found["n"] for name, found in results.items()} == {
+        str(files[0]): 1,
+        str(files[1]): 2,
+        "other": 3,
+    }
 
 
 @pytest.mark.slow

@@ -176,6 +176,12 @@ def test_settings_are_kept(small: Tokenizer, tmp_path: Path) -> None:
     tokenizer.save(tmp_path)
     again = Tokenizer.load(tmp_path).settings
     assert (again["model_max_length"], again["chat_template"]) == (77, "{{ x }}")
+    # Newer models have their template in a file of its own, which transformers prefers.
+    (tmp_path / "chat_template.jinja").write_text("{{ y }}\n")
+    again = Tokenizer.load(tmp_path).settings
+    assert again["chat_template"] == "{{ y }}\n"
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert theirs.chat_template == again["chat_template"]
 
 
 def test_padding_truncation_and_dropout_are_removed(small: Tokenizer, tmp_path: Path) -> None:

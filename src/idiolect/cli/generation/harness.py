@@ -47,7 +47,7 @@ def evaluate_tasks(
     from idiolect.text.files import write_atomic
     from idiolect.training.progress import show_progress, status
 
-    sets = {_name(path): read_questions(path, limit=limit) for path in files}
+    sets = {name: read_questions(path, limit=limit) for name, path in _named(files).items()}
     examples = None if pool is None else read_questions(pool)
     with status("loading the model"):
         generator = Generator(LanguageModel.load(model, device=local_device()))
@@ -78,8 +78,14 @@ def evaluate_tasks(
     Console().print(_table(results))
 
 
-def _name(path: Path) -> str:
-    return path.name.partition(".")[0]
+def _named(files: list[Path]) -> dict[str, Path]:
+    """Return the files by their names up to the first dot, or by their paths if these are equal."""
+    files = list(dict.fromkeys(files))
+    names = [path.name.partition(".")[0] for path in files]
+    return {
+        name if names.count(name) == 1 else str(path): path
+        for name, path in zip(names, files, strict=True)
+    }
 
 
 def _table(results: dict[str, dict[str, float]]) -> Any:

@@ -56,6 +56,7 @@ class PagedBatch(RunningBatch):
         network: The network.
         cache: An empty cache.
         sources: Returns the prompt ids of joining texts.
+        vocab_size: As in `Decoding`.
         least_pages: As `least` of `PagePool`.
     """
 
@@ -67,10 +68,11 @@ class PagedBatch(RunningBatch):
         cache: PagedCache,
         sources: Callable[[Sequence[TextRow]], list[list[int]]],
         *,
+        vocab_size: int | None = None,
         least_pages: int = 0,
     ) -> None:
         self._network, self._cache, self._sources = network, cache, sources
-        self._least = least_pages
+        self._vocab_size, self._least = vocab_size, least_pages
         self.pool = PagePool(cache.page_size, least=least_pages)
         """The page allocation."""
         self._pages: list[list[int]] = []
@@ -106,7 +108,7 @@ class PagedBatch(RunningBatch):
         assert self._cache.now is not None
         back = torch.tensor(order, device=read.device).argsort()
         last = self._cache.now.last[back]
-        return self._network.score_vocabulary(states[last]).float()
+        return self._network.score_vocabulary(states[last])[:, : self._vocab_size].float()
 
     def keep(self, places: Sequence[int]) -> None:
         """Keep texts; the pages of the others become free."""

@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from jinja2 import TemplateError
+from jinja2 import TemplateError, nodes
+from jinja2.ext import Extension
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from idiolect.errors import CheckpointError, InputError
+from idiolect.text.tokenizers.special_tokens import default_template
 from idiolect.text.tokenizers.tokenizer import Tokenizer
 
 __all__ = ["find_chat_template", "render_chat"]
@@ -21,15 +24,25 @@ _ERRORS = (
 )
 """Exceptions that expressions and filters of a template can raise."""
 
+_ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
+"""Roles of the special tokens that templates may name."""
+
+
+class _Generation(Extension):
+    """`{% generation %} … {% endgeneration %}`, which marks what the assistant writes."""
+
+    tags = {"generation"}  # noqa: RUF012 - declared by jinja2
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        """Return the marked part itself: here nothing reads the marks."""
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.Scope(body).set_lineno(line)
+
 
 def find_chat_template(tokenizer: Tokenizer) -> str | None:
     """Return the chat template of a model's tokenizer, or None if it has none."""
-    template = tokenizer.settings.get("chat_template")
-    if isinstance(template, list):
-        entries = [entry for entry in template if isinstance(entry, dict)]
-        named = {entry.get("name"): entry.get("template") for entry in entries}
-        template = named.get("default")
-    return template if isinstance(template, str) else None
+    return default_template(tokenizer.settings)
 
 
 def render_chat(
@@ -58,30 +71,47 @@ def render_chat(
     if template is None:
         raise InputError("this model has no chat template", hint="use idiolect generate")
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation]
     )
-    environment.filters["tojson"] = lambda value, indent=None: json.dumps(
-        value, ensure_ascii=False, indent=indent
-    )
+    environment.filters["tojson"] = _to_json
 
     def fail(message: str) -> None:
         raise TemplateError(message)
 
     environment.globals["raise_exception"] = fail
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-    names = {
-        name: _content(tokenizer.settings.get(name))
-        for name in ("bos_token", "eos_token", "unk_token")
-    }
+    names = {f"{role}_token": _content(tokenizer.settings.get(f"{role}_token")) for role in _ROLES}
     try:
+        # Templates ask whether `tools is not none`, which would hold if it were undefined.
         return environment.from_string(template).render(
-            messages=messages, add_generation_prompt=add_generation_prompt, **names
+            messages=messages,
+            tools=None,
+            documents=None,
+            add_generation_prompt=add_generation_prompt,
+            **names,
         )
     except (TemplateError, *_ERRORS) as e:
         raise CheckpointError(
             f"the model's chat template cannot be used: {e or type(e).__name__}",
             hint="choose a model without one, or with another",
         ) from e
+
+
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """Return JSON, with the arguments that templates may pass in transformers."""
+    return json.dumps(
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+    )
 
 
 def _content(token: Any) -> str:

@@ -24,7 +24,7 @@ def prompt_ids(model: LanguageModel, prompt: str | Sequence[int], number: int) -
         InputError: The prompt is neither, has an id outside the vocabulary, or is empty and the
             model has no start token.
     """
-    tokenizer, size = model.tokenizer, model.network.config.vocab_size
+    tokenizer, size = model.tokenizer, len(model.tokenizer)
     ids = tokenizer.encode(prompt) if isinstance(prompt, str) else _integers(prompt, number)
     if wrong := [token for token in ids if not 0 <= token < size]:
         raise InputError(

@@ -33,7 +33,7 @@ Settings = dict[str, Any]
 
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-    "vocab.json", "merges.txt", "vocab.txt", "*.model", "*.tiktoken",
+    "vocab.json", "merges.txt", "vocab.txt", "*.model", "*.tiktoken", "chat_template.jinja",
 )  # fmt: skip
 """Names of tokenizer files."""
 _DEFAULT_TEMPLATE: dict[str, tuple[str, ...]] = {
@@ -54,6 +54,9 @@ def read(source: str | Path, encoding: str | None = None) -> tuple[tokenizers.To
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         if (path / name).is_file():
             settings.update(read_json(path / name))
+    if (path / TOKENIZER_FILES[-1]).is_file():
+        # Where transformers saves the template; it takes precedence over tokenizer_config.json.
+        settings["chat_template"] = read_text(path / TOKENIZER_FILES[-1])
     engine = _read_file(_main_file(path), settings, encoding)
     _place_added_tokens(engine, _added_tokens(path, settings), path)
     return engine, settings
@@ -70,7 +73,8 @@ def _main_file(folder: Path) -> Path:
             )
         if found:
             return found[0]
-    raise InputError(f"no tokenizer in {folder}", hint=f"looked for {', '.join(TOKENIZER_FILES)}")
+    looked = ", ".join(TOKENIZER_FILES[:-1])
+    raise InputError(f"no tokenizer in {folder}", hint=f"looked for {looked}")
 
 
 def _read_file(path: Path, settings: Settings, encoding: str | None) -> tokenizers.Tokenizer:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "WHOLE_PIPELINE",
+    "default_template",
     "find_role",
     "named_special",
     "plain_text_engine",
@@ -121,6 +122,16 @@ def find_role(engine: Engine, settings: Mapping[str, Any], role: str) -> int | N
         return engine.token_to_id(engine.model.unk_token)
     special = _flagged(engine)
     return next((special[name] for name in _ROLES[role] if name in special), None)
+
+
+def default_template(settings: Mapping[str, Any]) -> str | None:
+    """Return the chat template, or the default one if there are several; None without one."""
+    template = settings.get("chat_template")
+    if isinstance(template, list):
+        entries = [entry for entry in template if isinstance(entry, dict)]
+        named = {entry.get("name"): entry.get("template") for entry in entries}
+        template = named.get("default")
+    return template if isinstance(template, str) else None
 
 
 def published_settings(engine: Engine, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from idiolect.text.tokenizers.gguf.gguf_vocabulary import (
     USER,
     WHOLE_WORDS,
 )
+from idiolect.text.tokenizers.special_tokens import default_template
 
 if TYPE_CHECKING:
     from idiolect.text.tokenizers.tokenizer import Tokenizer
@@ -79,8 +80,8 @@ def gguf_metadata(tokenizer: Tokenizer, rows: int) -> dict[str, Any]:
             )
         fields[key] = bool(around)
     named = {f"tokenizer.ggml.{key}": value for key, value in fields.items()}
-    chat = tokenizer.settings.get("chat_template")
-    return named | ({"tokenizer.chat_template": chat} if isinstance(chat, str) else {})
+    chat = default_template(tokenizer.settings)
+    return named | ({} if chat is None else {"tokenizer.chat_template": chat})
 
 
 def _pattern(pipeline: dict[str, Any]) -> tuple[str, bool]:

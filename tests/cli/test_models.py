@@ -23,8 +23,10 @@ def test_version() -> None:
 
 
 def test_models_lists_every_family() -> None:
-    result = runner.invoke(module.app, ["models"], env={"COLUMNS": "140"})
+    result = runner.invoke(module.app, ["models"], env={"COLUMNS": "80"})
     assert result.exit_code == 0
+    assert "arXiv 1810.04805" in result.output, "nothing is cut off in a narrow window"
+    assert max(map(len, result.output.splitlines())) <= 80
     for family in FAMILIES.values():
         assert family.title in result.output
     rows = json.loads(runner.invoke(module.app, ["models", "--json"]).output)

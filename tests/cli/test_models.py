@@ -76,6 +76,26 @@ def test_errors_are_one_line(
     assert capsys.readouterr().err == "idiolect: no such file: terms.txt (check the path)\n"
 
 
+def test_torch_without_memory_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    monkeypatch.setattr(module, "app", lambda: torch.empty(2**50))
+    with pytest.raises(SystemExit) as stopped:
+        module.main()
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.startswith("idiolect: there is not enough memory (")
+
+
+def test_help_is_wrapped_at_the_width_of_the_window() -> None:
+    output = runner.invoke(module.app, ["pretrain", "--help"], env={"COLUMNS": "80"}).output
+    lines = [line.strip() for line in output.splitlines()]
+    assert "change unless they are unfrozen." in lines
+    output = runner.invoke(module.app, ["demo", "--help"], env={"COLUMNS": "80"}).output
+    assert "\n idiolect search demo/run" in output, "an example on a line of its own stays there"
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [

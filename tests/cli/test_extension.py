@@ -91,6 +91,12 @@ def test_nothing_is_overwritten_or_half_written(folder: Path, tmp_path: Path) ->
     assert done.returncode == 2
     assert "none of the terms can be added" in done.stderr
     assert "already one token" in done.stderr
+    records = tmp_path / "records.jsonl"
+    records.write_text('{"text": "' + "a long record " * 100 + '"}\n')
+    done = run("extend", folder / "base", records, "-o", tmp_path / "out")
+    assert done.returncode == 2
+    assert "a long record" in done.stderr
+    assert len(done.stderr) < 300
     done = run("extend", folder / "base", tmp_path / "none.json", "-o", tmp_path / "out")
     assert done.returncode == 2
     assert not (tmp_path / "out").exists()

@@ -23,8 +23,10 @@ def test_version() -> None:
 
 
 def test_models_lists_every_family() -> None:
-    result = runner.invoke(module.app, ["models"], env={"COLUMNS": "140"})
+    result = runner.invoke(module.app, ["models"], env={"COLUMNS": "80"})
     assert result.exit_code == 0
+    assert "arXiv 1810.04805" in result.output, "nothing is cut off in a narrow window"
+    assert max(map(len, result.output.splitlines())) <= 80
     for family in FAMILIES.values():
         assert family.title in result.output
     rows = json.loads(runner.invoke(module.app, ["models", "--json"]).output)
@@ -72,6 +74,26 @@ def test_errors_are_one_line(
         module.main()
     assert stopped.value.code == 2
     assert capsys.readouterr().err == "idiolect: no such file: terms.txt (check the path)\n"
+
+
+def test_torch_without_memory_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    monkeypatch.setattr(module, "app", lambda: torch.empty(2**50))
+    with pytest.raises(SystemExit) as stopped:
+        module.main()
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.startswith("idiolect: there is not enough memory (")
+
+
+def test_help_is_wrapped_at_the_width_of_the_window() -> None:
+    output = runner.invoke(module.app, ["pretrain", "--help"], env={"COLUMNS": "80"}).output
+    lines = [line.strip() for line in output.splitlines()]
+    assert "change unless they are unfrozen." in lines
+    output = runner.invoke(module.app, ["demo", "--help"], env={"COLUMNS": "80"}).output
+    assert "\n idiolect search demo/run" in output, "an example on a line of its own stays there"
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,7 @@ def test_tables_fit_a_narrow_window(folder: Path) -> None:
         (["gpt2", "nothing.jsonl"], "no such file or folder"),
         (["gpt2", "notes.jsonl", "--glossary", "none.txt"], "cannot read"),
         (["gpt2", "notes.jsonl", "--json", "no/folder/x.json"], "no folder"),
+        (["gpt2", "notes.jsonl", "--terms", "."], "is a folder (name a file to write)"),
         (["gpt2", "notes.jsonl", "--max-rows", "0"], "no term can be chosen"),
         (["gpt2", "notes.jsonl", "--method=words"], "no method 'words'"),
         (["gpt2", "empty.txt"], "no documents"),

@@ -6,6 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from idiolect.cli.main import app
+from idiolect.cli.run import results
 from idiolect.errors import CheckpointError, InputError
 from idiolect.pipeline.report import charts
 from idiolect.pipeline.report.page import write_report
@@ -424,6 +425,20 @@ def test_a_run_without_judgements_pairs_or_general_text(tmp_path):
     assert "There were no queries" in text
     assert "without pairs" in text
     assert "It is an encoder." in text
+
+
+def test_tables_of_a_run_without_judgements_have_no_empty_rows():
+    metrics = figures()
+    evaluate = metrics["evaluate"]
+    evaluate["search"] = evaluate["similar"] = None
+    evaluate["significance"] = []
+    for one in evaluate["systems"]:
+        one["search"] = one["similar"] = None
+    systems, *others = results(metrics)
+    assert "base" in list(systems.columns[0].cells)
+    for name, *cells in zip(*(column.cells for column in systems.columns), strict=True):
+        assert name == "controls" or any(cells)
+    assert not any("Differences" in str(table.title) for table in others)
 
 
 def test_a_broken_promise_is_shown(tmp_path):

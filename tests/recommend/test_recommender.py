@@ -47,7 +47,9 @@ def test_train_evaluate_and_recommend(model: str, shop: Path) -> None:
     assert wanted <= figures["systems"].keys()
     for row in figures["systems"].values():
         assert 0 <= row["ndcg@10"] <= row["hr@10"] <= 1
-    assert model in _run("evaluate", run)
+    table = _run("evaluate", run).split(" cases, ")[0]
+    assert model in table
+    assert max(map(len, table.splitlines())) <= 80
     lines = _run(run, "--history", "p1,p2").splitlines()
     assert lines == _run("items", run, "--history", "p1,p2").splitlines()
     found = Recommender.load(run).recommend(["p1", "p2"], top_k=10, exclude_seen=True)

@@ -325,3 +325,9 @@ def test_rows_alone_train_at_a_rate_of_their_size(tmp_path: Path, train: Any) ->
     first = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
     expected = min(3e-2, size / 50) if train == "rows" else 3e-4
     assert first["learning_rate"] == pytest.approx(expected, rel=5e-3)
+
+
+@pytest.mark.parametrize("name", ["max_length", "batch_size", "micro_batch_size"])
+def test_numbers_too_large_for_an_array_are_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} is 10+ .it is at most 500,000,000"):
+        TrainingConfig(**{name: 10**20})

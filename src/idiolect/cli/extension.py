@@ -212,7 +212,11 @@ def _added_record(
     if larger is not original and record is not None and record.added:
         return record
     refused = record.refused if record is not None else ()
-    reasons = "; ".join(f"{form.text!r}: {form.reason}" for form in refused[:3])
+    # A file of records passed by mistake has whole records in the place of terms.
+    texts = [one.text if len(one.text) <= 60 else f"{one.text[:59]}…" for one in refused[:3]]
+    reasons = "; ".join(
+        f"{text!r}: {form.reason}" for text, form in zip(texts, refused, strict=False)
+    )
     raise InputError(
         "none of the terms can be added" + (f": {reasons}" if reasons else ""),
         hint="see `idiolect audit` for terms that can",

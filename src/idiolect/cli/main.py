@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from collections import UserDict
 from importlib import import_module
+from inspect import cleandoc
 from typing import Annotated, Any
 
 import typer
@@ -82,8 +84,19 @@ class _Commands(UserDict[str, Any]):
                 alone.command(name, cls=kind)(found)
                 command = get_command(alone)
             command.name = name
+            _unwrap_help(command)
             self.data[name] = command
         return super().__getitem__(name)
+
+
+def _unwrap_help(command: Any) -> None:
+    """Join the lines of each paragraph of the help, since a terminal wraps them at its own width.
+
+    An example that begins a line stays there, so that it can be copied.
+    """
+    command.help = re.sub(r"(?<!\n)\n(?!\n|\[bold\]idiolect )", " ", cleandoc(command.help or ""))
+    for child in getattr(command, "commands", {}).values():
+        _unwrap_help(child)
 
 
 class _LazyGroup(InterruptibleGroup):
@@ -159,6 +172,8 @@ def _explain(error: Exception) -> str | None:
         return f"a number is too large: {error}"
     if isinstance(error, MemoryError):
         return "there is not enough memory (use smaller batches, or less data at a time)"
+    if isinstance(error, RuntimeError) and "can't allocate memory" in str(error):  # torch's CPU
+        return _explain(MemoryError())
     if type(error).__name__ == "OutOfMemoryError":  # from torch, which is not imported here
         return "the accelerator has not enough memory (use smaller batches)"
     return None

@@ -58,20 +58,16 @@ def models(
     from rich.table import Table
 
     table = Table(title="Model families", title_justify="left", caption_justify="left")
-    for heading in ("family", "model_type"):
-        table.add_column(heading, overflow="fold", no_wrap=True)
-    for heading in ("attention", "positions", "task heads", "pre-training", "supports", "paper"):
-        table.add_column(heading, overflow="fold", min_width=len(heading))
+    # Two columns, since eight would not fit 80 characters, and those that do not fit are left out.
+    table.add_column("family, model_type,\nattention, positions", no_wrap=True)
+    table.add_column("task heads, pre-training, supports, paper", overflow="fold")
     for summary in summaries:
+        objectives = ", ".join(summary.objectives) or ("not yet" if summary.heads else "none")
         table.add_row(
-            summary.title,
-            summary.model_type,
-            summary.attention,
-            summary.positions,
-            ", ".join(summary.heads),
-            ", ".join(summary.objectives) or ("not yet" if summary.heads else "none"),
-            ", ".join(summary.supports),
-            summary.paper,
+            f"{summary.title}\n{summary.model_type}\n{summary.attention}, {summary.positions}",
+            f"task heads: {', '.join(summary.heads) or 'none'}\npre-training: {objectives}\n"
+            f"supports: {', '.join(summary.supports)}\n{summary.paper}",
+            end_section=True,
         )
     table.caption = (
         "Every family is loaded and saved in the Hugging Face layout: config.json and one or more "

@@ -147,6 +147,7 @@ def pretrain(
     --objective translation_masked --train all --steps 2000 -o runs/xlm[/bold]
 
     From scratch: [bold]idiolect pretrain ./tokenizer books/ --config small.toml -o runs/new[/bold]
+
     The file has the tables `model` with the fields of a config.json, `training` with steps,
     batch_size, learning_rate and so on, and `objective` with the objective's settings.
     """

@@ -98,7 +98,9 @@ def results(metrics: dict[str, Any]) -> list[Table]:
         metrics: The content of the run's metrics.json.
     """
     figures, recommending = metrics["evaluate"], metrics.get("evaluate_recommend")
-    tables = [_systems(figures), _texts(figures), _differences(figures)]
+    tables = [_systems(figures), _texts(figures)]
+    if figures["significance"]:
+        tables.append(_differences(figures))
     if (task := metrics.get("evaluate_task")) is not None:
         tables.append(_task(task))
     return tables + (
@@ -121,16 +123,17 @@ def _systems(figures: dict[str, Any]) -> Table:
         table.add_column(f"{name}\nbits/byte", justify="right")
     controls = False
     for system in figures["systems"]:
-        if system["control"] and not controls:
-            table.add_row("controls", style="dim")
-            controls = True
         cells = []
         for test in tests:
             means = system[test] or {}
             cells += [_number(means.get(name)) for name in ("ndcg@10", "recall@100")]
         cells += [_number(language.get(system["name"], {}).get(name)) for name in texts]
-        if any(cells) or not tests:
-            table.add_row(system["label"], *cells)
+        if not any(cells) and (tests or texts):
+            continue  # without judgements, only language models are measured
+        if system["control"] and not controls:
+            table.add_row("controls", style="dim")
+            controls = True
+        table.add_row(system["label"], *cells)
     caption = [
         f"{test}: {figures[test]['queries']:,} queries over {figures[test]['items']:,} items"
         for test in tests

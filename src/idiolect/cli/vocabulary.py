@@ -90,6 +90,8 @@ def audit(
     for path in (terms_out, json_out, csv_out):
         if path is not None and not path.parent.is_dir():
             raise InputError(f"there is no folder {path.parent}", hint="create it first")
+        if path is not None and path.is_dir():
+            raise InputError(f"{path} is a folder", hint="name a file to write")
     glossary_terms = read_glossary(glossary) if glossary else None
     words = WordVectors.load(vectors) if vectors else None
     reading: dict[str, Any] = {"per": per, "max_unreadable": max_unreadable}

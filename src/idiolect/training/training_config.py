@@ -19,6 +19,8 @@ Schedule = Literal["cosine", "wsd", "inverse_sqrt", "constant", "exponential", "
 OptimizerName = Literal["adamw", "sgd", "nt-asgd"]
 """The optimizers."""
 
+_LARGEST = 500_000_000
+
 _USUAL_RATES: dict[str, float] = {"adamw": 3e-4, "sgd": 20.0, "nt-asgd": 30.0}
 """The default rate of each optimizer. Recurrent networks train with SGD at such large rates,
 because their gradients are clipped to a small norm."""
@@ -114,6 +116,12 @@ class TrainingConfig:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}", hint="it must be positive")
+        for name in ("max_length", "batch_size", "micro_batch_size"):
+            # The product of two larger ones is too large for the size of an array.
+            if (getattr(self, name) or 0) > _LARGEST:
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)}", hint=f"it is at most {_LARGEST:,}"
+                )
         if not isinstance(self.optimizer, str) or self.optimizer not in get_args(OptimizerName):
             raise ConfigError(
                 f"the optimizer {self.optimizer!r}", hint="one of " + ", ".join(_USUAL_RATES)

@@ -226,20 +226,22 @@ def _table(figures: dict[str, Any]) -> str:
     names = ("ndcg@10", "hr@10", "mrr@10", "coverage@10", "novelty@10", "popularity_share@10")
     systems = figures["systems"]
     width = max(len(name) for name in systems)
-    heads = (name.removesuffix("_share@10") for name in (*names, "p"))
-    lines = [" " * width + "".join(f"{head:>15}" for head in heads)]
+    # Measures are of the first ten items. Narrow columns fit 80 characters.
+    heads = ("nDCG@10", "HR@10", "MRR@10", "cov.@10", "nov.@10", "pop.@10", "p")
+    lines = [" " * width + "".join(f"{head:>8}" for head in heads)]
     for name in sorted(systems, key=lambda one: -systems[one]["ndcg@10"]):
         row = systems[name]
         test = row.get("difference")
-        cells = "".join(f"{row[one]:15.4f}" for one in names)
-        lines.append(f"{name:<{width}}{cells}" + (f"{test['p_value']:15.4f}" if test else ""))
+        cells = "".join(f"{row[one]:8.4f}" for one in names)
+        lines.append(f"{name:<{width}}{cells}" + (f"{test['p_value']:8.4f}" if test else ""))
     if figures["cold_cases"]:
         lines.append(f"targets without a training event ({figures['cold_cases']:,}), ndcg@10:")
         lines += [f"{n:<{width}}{row['cold']['ndcg@10']:13.4f}" for n, row in systems.items()]
     seen = "left out" if figures["exclude_seen"] else "recommended too"
     lines.append(
         f"{figures['cases']:,} cases, split by {figures['split']}; items of the history are {seen};"
-        f" p: paired test of nDCG@10 against {figures['model']}"
+        f" p: paired test of nDCG@10 against {figures['model']}; cov.: coverage, nov.: novelty,"
+        " pop.: share of popular items"
     )
     if figures["leaked"]:
         lines.append(

@@ -153,9 +153,7 @@ class MilvusStore:
         """Change fields of one item; see `Store.update`."""
         found = self.fetch([id], namespace=namespace, vectors=True)
         if id not in found:
-            raise InputError(
-                f"no item {id!r} in namespace {namespace!r}", hint="add it with upsert"
-            )
+            raise InputError(f"no item {id!r} in namespace {namespace!r}", hint="add it first")
         self.upsert([change(found[id], text, metadata, vector)], namespace=namespace)
 
     def delete(

@@ -236,9 +236,7 @@ class Store(StoreReader):
             space = Namespace.find(db, namespace)
             rows = list(space.rows([id])) if space is not None else []
             if space is None or not rows:
-                raise InputError(
-                    f"no item {id!r} in namespace {namespace!r}", hint="add it with upsert"
-                )
+                raise InputError(f"no item {id!r} in namespace {namespace!r}", hint="add it first")
             (old,) = load_items(space, rows, self._ledger.path, vectors=True)
             changed = [change(old, text, metadata, vector)]
             vectors = check_items(changed, self.dimensions, self.metric)

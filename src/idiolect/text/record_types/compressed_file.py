@@ -77,9 +77,9 @@ def open_file(path: Path) -> Iterator[BufferedIOBase]:
 
 def _unreadable(path: Path, error: Exception) -> InputError:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-    return InputError(
-        f"{path} cannot be read: {reason}", hint="check that it is complete and undamaged"
-    )
+    missing = isinstance(error, FileNotFoundError)
+    hint = "check the path" if missing else "check that it is complete and undamaged"
+    return InputError(f"{path} cannot be read: {reason}", hint=hint)
 
 
 def _compression(path: Path) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
+import math
 import shutil
 import subprocess
 import sys
@@ -30,6 +32,7 @@ from idiolect.pipeline.stage import Stage, Work
 from idiolect.pipeline.stage_graph import all_stages, in_order, measured_systems, stages_of
 from idiolect.pipeline.stage_models import load_encoder, needs_whitening
 from idiolect.pipeline.stages import index_stage, tune_stage
+from idiolect.pipeline.stages.pretrain_stage import PretrainSettings, training_steps
 from idiolect.ranking.evaluation.judged_collection import JudgedCollection
 from pipeline.shop import change, open_shop, write
 
@@ -360,3 +363,13 @@ def test_cut_texts_are_counted_and_not_logged(
     assert any("longer than the encoder reads" in note for note in figures["evaluate"]["notes"])
     said = [record.message for record in caplog.records if "idiolect.encoding" in record.name]
     assert said == []
+
+
+def test_a_small_corpus_is_read_ten_times() -> None:
+    """Ten passes of 4 bytes a token, 2 × 8 tokens a step; a large corpus has 300 steps."""
+    settings = PretrainSettings(batch_size=2)
+    assert training_steps(settings, ["x" * 64], 8) == 10
+    assert training_steps(settings, ["x" * 64, "é" * 4], 8) == math.ceil(10 * 72 / 64)
+    assert training_steps(settings, ["x"], 8) == 1
+    assert training_steps(settings, itertools.repeat("x" * 64), 8) == 300
+    assert training_steps(PretrainSettings(steps=7), ["x"], 8) == 7

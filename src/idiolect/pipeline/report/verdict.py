@@ -74,9 +74,10 @@ def judge(metrics: Mapping[str, Any]) -> Verdict:
     changes = list(_changes(evaluate))
     recommending = tuple(_recommending(metrics.get("evaluate_recommend")))
     recommended = list(_recommending_clauses(recommending))
-    known = [*(changes or [_UNKNOWN]), *recommended, *_language_clauses(evaluate)]
+    known = ", ".join([*changes, *recommended, *_language_clauses(evaluate)])
     uses = _index_clause(metrics)
-    sentence = ", ".join([*_broken_promises(evaluate), f"{uses}; {', '.join(known)}."])
+    parts = [part for part in (uses, "" if changes else _UNKNOWN, known) if part]
+    sentence = ", ".join([*_broken_promises(evaluate), f"{'; '.join(parts)}."])
     if changes or recommended or "(" in uses:
         sentence = sentence.replace("(", f"({_MEASURE} ", 1)
     task = _task(metrics.get("evaluate_task"))

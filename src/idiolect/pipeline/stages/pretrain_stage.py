@@ -6,6 +6,8 @@ the base's vectors: it reads a text with the new tokens, the base reads it in th
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -26,16 +28,20 @@ if TYPE_CHECKING:
     from idiolect.nn.lora import LoraConfig
     from idiolect.training.training_config import TrainingConfig
 
-__all__ = ["STAGE", "PretrainMetrics", "PretrainSettings", "pretrain"]
+__all__ = ["STAGE", "PretrainMetrics", "PretrainSettings", "pretrain", "training_steps"]
 
 _HEAD_RATE, _IMITATION_RATE = 3e-4, 1e-4
+_STEPS, _PASSES = 300, 10
+_BYTES_PER_TOKEN = 4
+"""Of usual tokenizers on English; the number of steps must not depend on the new tokens."""
 
 
 class PretrainSettings(SettingsTable):
     """Settings of continued pre-training."""
 
-    steps: int = Field(default=300, ge=1)
-    """Number of training steps."""
+    steps: int | None = Field(default=None, ge=1)
+    """Number of training steps. By default 300, or fewer if these would read the corpus more than
+    ten times."""
     train: Literal["rows+lora", "body", "all"] = "all"
     """What is trained in addition to the new rows; published rows are never trained."""
     max_length: int = Field(default=256, ge=2)
@@ -108,7 +114,7 @@ def pretrain(work: Work[PretrainSettings]) -> PretrainMetrics:
     )
     if not has_head:
         return _imitate(work, encoder, config)
-    steps = settings.steps
+    steps = training_steps(settings, data.corpus[0], length)
     if model.extension is None:
         more = sum(tokens_read(folder) for name, folder in work.done.items() if name == "distill")
         steps += round(more / (length * settings.batch_size))
@@ -128,6 +134,27 @@ def pretrain(work: Work[PretrainSettings]) -> PretrainMetrics:
     )
     summary = summarize_training(work.folder)
     return {**summary, "train": settings.train, "objective": objective, "notes": []}
+
+
+def training_steps(settings: PretrainSettings, texts: Iterable[str], length: int) -> int:
+    """Return the number of steps; by default few for a small corpus.
+
+    After about sixteen passes, repeated text teaches a model next to nothing more (Muennighoff et
+    al. 2023, 2305.16264), and a model that knows a small corpus by heart is worse on other text.
+
+    Args:
+        settings: The table of the stage.
+        texts: The corpus.
+        length: Tokens per sequence.
+    """
+    if settings.steps is not None:
+        return settings.steps
+    size, step = 0, length * settings.batch_size * _BYTES_PER_TOKEN
+    for text in texts:
+        size += len(text.encode())
+        if _PASSES * size >= _STEPS * step:
+            return _STEPS
+    return max(1, math.ceil(_PASSES * size / step))
 
 
 def _adapters(settings: PretrainSettings) -> LoraConfig:
@@ -161,7 +188,7 @@ def _imitate(
             output_dir=work.folder,
             objective="imitate",
             teacher=load_encoder(work, work.base, whole=True),
-            steps=settings.steps,
+            steps=training_steps(settings, work.data.corpus[0], config.max_length),
             train=settings.train,
             lora=_adapters(settings),
             config=config,

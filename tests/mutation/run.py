@@ -106,6 +106,9 @@ def try_mutant(mutant: Mutant) -> str:
 def main(words: list[str]) -> int:
     """Try the mutants; return 1 if one is not caught."""
     chosen = [m for m in read_mutants() if all(word in m.title for word in words)]
+    if not chosen:
+        print(f"no mutant has all of these words in its title: {' '.join(words)}")
+        return 2
     tests = tuple(sorted({test for mutant in chosen for test in mutant.tests}))
     with _copy() as root:
         if (result := _run(root, tests)).returncode:

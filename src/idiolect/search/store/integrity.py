@@ -68,7 +68,10 @@ def find_damage(ledger: Ledger, graphs: Path, dimensions: int) -> Iterator[Damag
 def _ledger_damage(
     db: sqlite3.Connection, graphs: Path, place: str, dimensions: int
 ) -> Generator[Damage, None, list[int]]:
-    """Check one state of the ledger, and the graphs it names; return the namespaces' numbers."""
+    """Check one state of the ledger, and the graphs it names; return the namespaces' numbers.
+
+    A graph whose namespace was merged or dropped meanwhile may have been removed.
+    """
     db.execute("BEGIN")
     try:
         for (result,) in db.execute("PRAGMA integrity_check(20)"):
@@ -77,11 +80,14 @@ def _ledger_damage(
         namespaces = db.execute("SELECT name, number, graph FROM namespaces").fetchall()
         for name, number, graph in namespaces:
             yield from _item_damage(db, Namespace(db, number), _where(place, name), dimensions)
-            if graph:
-                yield from _graph_damage(graphs / graph)
     finally:
         if db.in_transaction:
             db.execute("ROLLBACK")
+    for _, _, graph in namespaces:
+        found = list(_graph_damage(graphs / graph)) if graph else []
+        named = "SELECT 1 FROM namespaces WHERE graph = ?"
+        if found and db.execute(named, (graph,)).fetchone() is not None:
+            yield from found
     return [number for _, number, _ in namespaces]
 
 

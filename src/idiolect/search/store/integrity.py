@@ -78,7 +78,7 @@ def _ledger_damage(
             if result != "ok":
                 yield Damage(place, result, derived=False)
         namespaces = db.execute("SELECT name, number, graph FROM namespaces").fetchall()
-        for name, number, graph in namespaces:
+        for name, number, _ in namespaces:
             yield from _item_damage(db, Namespace(db, number), _where(place, name), dimensions)
     finally:
         if db.in_transaction:

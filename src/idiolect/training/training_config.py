@@ -19,7 +19,8 @@ Schedule = Literal["cosine", "wsd", "inverse_sqrt", "constant", "exponential", "
 OptimizerName = Literal["adamw", "sgd", "nt-asgd"]
 """The optimizers."""
 
-_LARGEST = 500_000_000
+_LARGEST = 2**31 - 1
+"""The largest length or batch size; an encoder without a limit has a length of 2³⁰."""
 
 _USUAL_RATES: dict[str, float] = {"adamw": 3e-4, "sgd": 20.0, "nt-asgd": 30.0}
 """The default rate of each optimizer. Recurrent networks train with SGD at such large rates,

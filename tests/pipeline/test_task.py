@@ -67,7 +67,7 @@ def test_every_language_model_of_a_run_is_judged(finished: Path, metrics: dict) 
 def test_the_report_shows_the_task(finished: Path, metrics: dict) -> None:
     page = (finished / "run" / "report.html").read_text()
     assert 'id="task"' in page
-    assert "1 texts of the test are also in the training file" in page
+    assert "Texts of the test that are also in the training file: 1." in page
     found = metrics["evaluate_task"]
     for system in [*found["systems"], *found["baselines"]]:
         assert f"{system['mean']:.4f}" in page

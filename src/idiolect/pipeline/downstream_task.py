@@ -30,7 +30,7 @@ from idiolect.tasks.classify.labelled_texts import (
     read_labelled_texts,
 )
 from idiolect.tasks.classify.text_classifier import TextClassifier
-from idiolect.tasks.finetuning.text_states import keeps_all_states
+from idiolect.tasks.finetuning.text_states import concat_pooling_by_default
 from idiolect.tasks.tag.tagged_texts import (
     TaggedText,
     TextSpan,
@@ -143,7 +143,7 @@ class _Classification(DownstreamTask):
         return {str(one.label)}
 
     def _model(self, encoder: Encoder, adaptation: Adaptation, seed: int) -> TextClassifier:
-        concat = keeps_all_states(encoder, adaptation, pairs=False)
+        concat = concat_pooling_by_default(encoder, adaptation, pairs=False)
         return TextClassifier(encoder, self.labels, concat_pooling=concat, seed=seed)
 
     def _found(self, model: TextClassifier) -> Sequence[str]:

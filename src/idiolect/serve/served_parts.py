@@ -62,8 +62,8 @@ class ServedParts:
         self._store: Store | None = None
         try:
             self._open(settings, report)
-        except BaseException:  # the server goes on with the parts that it has
-            self._close()
+        except BaseException:
+            self._close()  # the server may go on with older parts, so nothing here may stay open
             raise
 
     def _open(self, settings: ServeSettings, report: Callable[[BatchReport], None]) -> None:

@@ -91,8 +91,8 @@ def full_learning_rate(width: int) -> float:
     """Return the default learning rate for all weights of a network: narrow ones need larger steps.
 
     The rate of BERT base, times the square of how much narrower the network is. With BERT's own
-    rate, MiniLM (width 384) and `idiolect-base` (256) learned little in three epochs; docs/tasks.md
-    has the measurements.
+    rate, MiniLM (width 384) learned too little in three epochs, and `idiolect-base` (256) learned
+    best with twenty to forty times that rate; docs/tasks.md has the measurements.
 
     >>> [full_learning_rate(width) for width in (768, 384, 4096)]
     [5e-05, 0.0002, 1e-05]

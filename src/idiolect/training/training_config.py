@@ -19,8 +19,9 @@ Schedule = Literal["cosine", "wsd", "inverse_sqrt", "constant", "exponential", "
 OptimizerName = Literal["adamw", "sgd", "nt-asgd"]
 """The optimizers."""
 
-_LARGEST = 2**31 - 1
-"""The largest length or batch size; an encoder without a limit has a length of 2³⁰."""
+_LARGEST = {"max_length": 2**30, "batch_size": 2**28, "micro_batch_size": 2**28}
+"""An array of as many ids can be described, if not held. An encoder without a limit has a length of
+2³⁰."""
 
 _USUAL_RATES: dict[str, float] = {"adamw": 3e-4, "sgd": 20.0, "nt-asgd": 30.0}
 """The default rate of each optimizer. Recurrent networks train with SGD at such large rates,
@@ -117,11 +118,10 @@ class TrainingConfig:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}", hint="it must be positive")
-        for name in ("max_length", "batch_size", "micro_batch_size"):
-            # The product of two larger ones is too large for the size of an array.
-            if (getattr(self, name) or 0) > _LARGEST:
+        for name, largest in _LARGEST.items():
+            if (getattr(self, name) or 0) > largest:
                 raise ConfigError(
-                    f"{name} is {getattr(self, name)}", hint=f"it is at most {_LARGEST:,}"
+                    f"{name} is {getattr(self, name)}", hint=f"it is at most {largest:,}"
                 )
         if not isinstance(self.optimizer, str) or self.optimizer not in get_args(OptimizerName):
             raise ConfigError(

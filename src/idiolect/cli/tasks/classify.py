@@ -109,7 +109,7 @@ def train(
     from idiolect.tasks.classify.text_classifier import TextClassifier
     from idiolect.tasks.finetuning.domain_adaptation import adapt_to_domain
     from idiolect.tasks.finetuning.recipe import read_transfer
-    from idiolect.tasks.finetuning.text_states import keeps_all_states
+    from idiolect.tasks.finetuning.text_states import concat_pooling_by_default
 
     methods, adaptation_settings = read_transfer(transfer)
     config = task_settings(adaptation, batch_size, learning_rate, precision, save_steps, seed)
@@ -122,7 +122,8 @@ def train(
         base,
         labels_of(examples),
         pairs=pairs,
-        concat_pooling=methods.concat_pooling or keeps_all_states(base, adaptation, pairs=pairs),
+        concat_pooling=methods.concat_pooling
+        or concat_pooling_by_default(base, adaptation, pairs=pairs),
         stride=stride,
         seed=seed,
     )

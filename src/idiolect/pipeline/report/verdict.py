@@ -184,10 +184,11 @@ def _task(evaluate: Mapping[str, Any] | None) -> Iterator[Finding]:
             if (row["first"], row["second"]) == (first, second):
                 shown = f"{means[first]:.3f} → {means[second]:.3f}"
                 p = "p < 0.001" if row["p_value"] < 0.001 else f"p = {row['p_value']:.3f}"
-                texts = f"{evaluate['test_texts']:,} texts, {len(evaluate['systems'][0]['values'])}"
-                yield Finding(
-                    _outcome(row), what, f"{evaluate['measure']} {shown}, {p}, {texts} seeds"
-                )
+                seeds = len(evaluate["systems"][0]["values"])
+                tested = f"{evaluate['test_texts']:,} texts"
+                if seeds > 1:
+                    tested += f", {seeds} seeds"
+                yield Finding(_outcome(row), what, f"{evaluate['measure']} {shown}, {p}, {tested}")
 
 
 _BITS = {"domain": "Bits per byte of domain text", "general": "Bits per byte of general text"}

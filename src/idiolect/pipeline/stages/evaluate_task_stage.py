@@ -154,7 +154,7 @@ def _tested(
     path = str(work.done[system.stage] / "model") if system.stage else work.base
     encoder = load_encoder(work, path, whole=True)
     if settings.bidirectional and encoder.model.network.kind == "causal":
-        encoder.bidirectional = True
+        encoder = encoder.with_changes(bidirectional=True)
     rate = {} if settings.learning_rate is None else {"learning_rate": settings.learning_rate}
     counts = task.fit(
         encoder,

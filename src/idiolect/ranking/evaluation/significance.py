@@ -93,18 +93,7 @@ def compare(
         count,
         lambda size: (rng.integers(2, size=(size, count), dtype=np.int8) * 2 - 1) @ gaps / count,
     )
-    low, high = np.quantile(resampled, [0.025, 0.975])
-    # Floating-point sums depend on their order, so allow for rounding errors.
-    as_large = int((np.abs(swapped) >= abs(observed) - 1e-12).sum())
-    return Comparison(
-        queries=count,
-        difference=observed,
-        low=float(low),
-        high=float(high),
-        p_value=(as_large + 1) / (rounds + 1),
-        wins=int((gaps > 0).sum()),
-        losses=int((gaps < 0).sum()),
-    )
+    return _comparison(observed, resampled, swapped, gaps)
 
 
 def compare_ratios(
@@ -142,19 +131,42 @@ def compare_ratios(
         return _gap(both.sum(0) + np.concatenate([moved, -moved], 1))
 
     observed = float(_gap(both.sum(0)[None])[0])
-    low, high = np.quantile(_rounds(rounds, count, resampled), [0.025, 0.975])
-    as_large = int((np.abs(_rounds(rounds, count, swapped)) >= abs(observed) - 1e-12).sum())
     # A text with nothing to find in which nothing was found is right.
     empty = both[:, [1, 3]] == 0
     own = np.where(empty, 1.0, both[:, [0, 2]] / np.maximum(both[:, [1, 3]], 1))
+    return _comparison(
+        observed,
+        _rounds(rounds, count, resampled),
+        _rounds(rounds, count, swapped),
+        own[:, 1] - own[:, 0],
+    )
+
+
+def _comparison(
+    observed: float,
+    resampled: NDArray[np.float64],
+    swapped: NDArray[np.float64],
+    gaps: NDArray[np.float64],
+) -> Comparison:
+    """Return what the differences of all rounds say about the observed one.
+
+    Args:
+        observed: The difference between the systems.
+        resampled: The difference in each round of the bootstrap.
+        swapped: The difference in each round of the randomization test.
+        gaps: By how much the second system is better on each query or text.
+    """
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    # Floating-point sums depend on their order, so allow for rounding errors.
+    as_large = int((np.abs(swapped) >= abs(observed) - 1e-12).sum())
     return Comparison(
-        queries=count,
+        queries=len(gaps),
         difference=observed,
         low=float(low),
         high=float(high),
-        p_value=(as_large + 1) / (rounds + 1),
-        wins=int((own[:, 1] > own[:, 0]).sum()),
-        losses=int((own[:, 1] < own[:, 0]).sum()),
+        p_value=(as_large + 1) / (len(swapped) + 1),
+        wins=int((gaps > 0).sum()),
+        losses=int((gaps < 0).sum()),
     )
 
 

@@ -14,10 +14,10 @@ from idiolect.errors import ConfigError
 from idiolect.tasks.finetuning.auxiliary_loss import next_token_loss
 from idiolect.tasks.finetuning.concat_pooling import concat_pool
 
-__all__ = ["keeps_all_states", "read_texts", "vector_width"]
+__all__ = ["concat_pooling_by_default", "read_texts", "vector_width"]
 
 
-def keeps_all_states(encoder: Encoder, adaptation: str, *, pairs: bool) -> bool:
+def concat_pooling_by_default(encoder: Encoder, adaptation: str, *, pairs: bool) -> bool:
     """Return whether a classifier should use concat pooling if nobody asks for either.
 
     A network that does not train cannot move what a task needs into its vector, and more of it is

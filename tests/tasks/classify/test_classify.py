@@ -87,6 +87,8 @@ def test_the_learning_rate_of_a_frozen_encoder_is_that_of_the_layer() -> None:
 
 
 def test_the_learning_rate_of_a_whole_network_is_by_its_width(tmp_path: Path) -> None:
+    rates = [full_learning_rate(width) for width in (768, 384, 8, 10_000)]
+    assert rates == pytest.approx([5e-5, 2e-4, 1e-3, 1e-5])
     model = _classifier()
     width = int(model.encoder.model.network.config.hidden_size)
     for name, config in (("usual", None), ("given", task_config(learning_rate=3e-4))):

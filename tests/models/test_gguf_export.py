@@ -111,6 +111,19 @@ def test_the_default_of_several_chat_templates_is_written(
     assert metadata["tokenizer.chat_template"] == "{{ m }}"
 
 
+def test_whole_numbers_of_the_configuration_have_the_types_of_llama_cpp(tmp_path: Path) -> None:
+    """It refuses a file whose `rope.freq_base` is an integer, as SmolLM2's and Qwen3's are."""
+    softcaps = {"attn_logit_softcapping": 50, "final_logit_softcapping": 30}
+    for kind, whole in (("gemma2", softcaps), ("gemma3", {"rope_local_base_freq": 10_000})):
+        path = tmp_path / kind
+        export_gguf(_model(OTHERS[kind] | {"rope_theta": 100_000} | whole), path)
+        found = read_gguf_header(path).metadata
+        real = ("freq_base", "freq_base_swa", "softcapping", "epsilon")
+        values = {key: value for key, value in found.items() if key.endswith(real)}
+        assert len(values) >= 3
+        assert all(isinstance(value, float) for value in values.values()), values
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", OTHERS)
 def test_llama_cpp_reads_the_ids_and_continues_alike(tmp_path: Path, kind: str) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from idiolect.errors import ConfigError, InputError, VerificationError
-from idiolect.models.gguf.gguf_layouts import GGUF_LAYOUTS, GGUFLayout
+from idiolect.models.gguf.gguf_layouts import GGUF_LAYOUTS, REAL_NUMBERS, GGUFLayout
 from idiolect.models.gguf.gguf_weights import GGUFWeights, gguf_settings, stored_names
 from idiolect.models.language_model import LanguageModel
 from idiolect.models.network_files import export_weights
@@ -105,7 +105,8 @@ def _fields(model: LanguageModel, name: str, layout: GGUFLayout) -> dict[str, An
         value = settings.get(field)
         value = defaults.get(field) if value is None else value
         if value is not None:
-            fields[f"{name}.{key}"] = value
+            # llama.cpp refuses a file whose types differ from its own, and JSON may have 10000.
+            fields[f"{name}.{key}"] = float(value) if key in REAL_NUMBERS else value
     if config.position == "rotary":
         fields[f"{name}.rope.dimension_count"] = config.rotary_size
     if f"{name}.attention.key_length" in fields:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["GGUF_LAYOUTS", "GGUFLayout"]
+__all__ = ["GGUF_LAYOUTS", "REAL_NUMBERS", "GGUFLayout"]
 
 _COMMON = {
     "context_length": "max_position_embeddings",
@@ -21,6 +21,15 @@ _ROTARY = _COMMON | {
     "attention.key_length": "head_dim",
     "rope.freq_base": "rope_theta",
 }
+REAL_NUMBERS = {
+    "attention.layer_norm_epsilon",
+    "attention.layer_norm_rms_epsilon",
+    "attn_logit_softcapping",
+    "final_logit_softcapping",
+    "rope.freq_base",
+    "rope.freq_base_swa",
+}
+"""Keys whose values are float32, even if `config.json` has a whole number."""
 
 
 @dataclass(frozen=True)

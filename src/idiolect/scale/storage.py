@@ -21,6 +21,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -66,7 +67,12 @@ class Storage:
         return cls(uri.rstrip("/"), files, path.rstrip("/"))
 
     def __truediv__(self, name: str) -> Storage:
-        return Storage(f"{self.uri.rstrip('/')}/{name}", self.files, f"{self.path}/{name}")
+        if not is_uri(self.uri) or isinstance(self.files, pafs.PyFileSystem):  # fsspec's are raw
+            uri = f"{self.uri.rstrip('/')}/{name}"
+        else:  # options, such as an endpoint, stay at the end
+            folder, mark, options = self.uri.partition("?")
+            uri = f"{folder.rstrip('/')}/{quote(name)}{mark}{options}"
+        return Storage(uri, self.files, f"{self.path}/{name}")
 
     @property
     def name(self) -> str:
@@ -182,17 +188,19 @@ class Storage:
 
 
 def local_copy(source: str | Path) -> str:
-    """Return a model's location on this machine; a folder in a store is downloaded once.
+    """Return a model's location on this machine; a file or folder of a store is downloaded once.
 
     Names and paths are returned unchanged.
 
     Raises:
         InputError: The folder of the store has no files.
+        CheckpointError: A file cannot be read.
     """
     if not is_uri(source):
         return str(source)
     folder = Storage.of(source)
-    files = folder.list()
+    is_file = folder.info().is_file  # such as a GGUF file
+    files = [folder] if is_file else folder.list()
     if not files:
         raise InputError(f"no files in {source}", hint="check the bucket and the path")
     marks = [f"{one.uri} {(info := one.info()).size} {info.mtime_ns}" for one in files]
@@ -201,15 +209,19 @@ def local_copy(source: str | Path) -> str:
     if not target.is_dir():
         target.parent.mkdir(mode=0o700, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(dir=target.parent))
-        for one in files:
-            local = fresh / one.path[len(folder.path) + 1 :]
-            local.parent.mkdir(parents=True, exist_ok=True)
-            one.download(local)
         try:
-            fresh.rename(target)
-        except OSError:  # another process created it first
-            shutil.rmtree(fresh)
-    return str(target)
+            for one in files:
+                local = fresh / (one.name if is_file else one.path[len(folder.path) + 1 :])
+                local.parent.mkdir(parents=True, exist_ok=True)
+                one.download(local)
+            try:
+                fresh.rename(target)
+            except OSError:
+                if not target.is_dir():  # another process may have created it first
+                    raise
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+    return str(target / folder.name if is_file else target)
 
 
 def _with_endpoint(uri: str) -> str:

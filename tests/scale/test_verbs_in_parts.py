@@ -15,6 +15,7 @@ from idiolect.encoding.encoder import Encoder
 from idiolect.errors import CheckpointError, InputError
 from idiolect.ranking.evaluation.baselines import Dense
 from idiolect.scale import ray_encode
+from idiolect.scale.corpus_parts import ReadingOptions
 from idiolect.scale.ray_audit import audit_on_ray
 from idiolect.scale.ray_encode import encode_on_ray
 from idiolect.scale.ray_encoder import RayEncoder
@@ -23,6 +24,7 @@ from idiolect.scale.vector_shards import VectorShards
 from idiolect.search.index import Index
 from idiolect.search.items import Item
 from idiolect.text.corpus import Corpus
+from idiolect.text.skipped import Skipped
 from idiolect.vocabulary.audit.audit import audit
 from idiolect.vocabulary.audit.audit_report import audit_record
 from scale.in_process import without_ray
@@ -75,6 +77,27 @@ def test_vectors_in_shards_are_those_of_one_process(tmp_path: Path, model: str) 
     expected = Encoder.load(model).encode(TEXTS)
     np.testing.assert_allclose(VectorShards.open(out).array(), expected, atol=1e-6)
     assert len(shards) == len(TEXTS) == shards.record["counts"]["texts"]
+
+
+def test_the_limit_of_unreadable_rows_holds_for_a_whole_file(tmp_path: Path, model: str) -> None:
+    """The last line of a file is often incomplete, and its part may have few others."""
+    make("gpt2").save(tmp_path / "tokenizer")
+    source = _write(tmp_path / "texts.jsonl", TEXTS * 2)
+    with source.open("a") as file:
+        file.write('{"text": "cut')
+    tokenizer, skipped = str(tmp_path / "tokenizer"), Skipped()
+    parted = audit_on_ray(tokenizer, [source], "auto", part_bytes=300, skipped=skipped)
+    assert audit_record(parted) == audit_record(audit(make("gpt2"), Corpus(source)))
+    assert skipped == {"malformed JSON": 1}
+    shards = encode_on_ray(model, [source], tmp_path / "vectors", "auto", part_bytes=300)
+    assert len(shards) == len(TEXTS) * 2
+    strict = ReadingOptions(max_unreadable=0.005)
+    with pytest.raises(InputError, match="1 of 121 rows cannot be read: 1 malformed JSON"):
+        audit_on_ray(tokenizer, [source], "auto", options=strict, part_bytes=300)
+    with pytest.raises(InputError, match="1 of 121 rows cannot be read"):
+        encode_on_ray(
+            model, [source], tmp_path / "strict", "auto", options=strict, part_bytes=300
+        )
 
 
 def test_an_interrupted_run_resumes_and_encodes_nothing_twice(

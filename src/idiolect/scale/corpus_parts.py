@@ -27,12 +27,14 @@ from idiolect.text.records import (
     is_readable,
     read_documents,
 )
-from idiolect.text.skipped import MAX_UNREADABLE, Skipped
+from idiolect.text.skipped import MAX_UNREADABLE, Skipped, check_share
 
-__all__ = ["CorpusPart", "ReadingOptions", "divide_corpus"]
+__all__ = ["CorpusPart", "ReadingOptions", "UnreadableRows", "divide_corpus"]
 
 _LINES = (".jsonl", ".ndjson", ".txt")
 _PROBE_BYTES = 1 << 16
+_READABLE = ("empty", "no field")
+"""Reasons for leaving out records that could be read."""
 
 
 @dataclass(frozen=True)
@@ -64,13 +66,16 @@ class CorpusPart:
     def documents(self, options: ReadingOptions, skipped: Skipped) -> Iterator[str]:
         """Stream the documents of the part.
 
+        Of a range of a file, any share of rows may be unreadable; see `UnreadableRows`.
+
         Raises:
             InputError: See `read_documents`.
             CheckpointError: The file cannot be read on this machine.
         """
+        share = options.max_unreadable if self.end is None else 1.0
         with self._local() as path:
             yield from read_documents(
-                path, options.fields, options.per, DEFAULT_LIMIT, skipped, options.max_unreadable
+                path, options.fields, options.per, DEFAULT_LIMIT, skipped, share
             )
 
     def record(self) -> dict[str, Any]:
@@ -100,6 +105,38 @@ class CorpusPart:
                 path = Path(folder, f"{stem}-from-byte-{self.begin}{dot}{endings}")
                 storage.download(path, self.begin, self.end)
             yield path
+
+
+class UnreadableRows:
+    """Counts the unreadable rows of files in several parts: a limit holds for a whole file."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, tuple[int, Skipped]] = {}
+
+    def add(self, part: CorpusPart, documents: int, skipped: Skipped) -> None:
+        """Add a part that has been read.
+
+        Args:
+            part: The part.
+            documents: Number of its documents.
+            skipped: Its records that were left out.
+        """
+        if part.end is None:
+            return
+        read, faults = self._files.get(part.source, (0, Skipped()))
+        faults.update(skipped)
+        self._files[part.source] = (read + documents, faults)
+
+    def check(self, max_unreadable: float) -> None:
+        """Check the share of unreadable rows of each file.
+
+        Raises:
+            InputError: It exceeds `max_unreadable`.
+        """
+        for source, (read, faults) in self._files.items():
+            for reason in _READABLE:
+                read += faults.pop(reason, 0)
+            check_share(source, "row", read, faults, max_unreadable)
 
 
 def divide_corpus(

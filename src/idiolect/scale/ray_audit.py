@@ -7,7 +7,12 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from idiolect.scale.cluster import connect, map_parts, run_task
-from idiolect.scale.corpus_parts import CorpusPart, ReadingOptions, divide_corpus
+from idiolect.scale.corpus_parts import (
+    CorpusPart,
+    ReadingOptions,
+    UnreadableRows,
+    divide_corpus,
+)
 from idiolect.scale.storage import local_copy
 from idiolect.text.skipped import Skipped
 from idiolect.text.tokenizers.tokenizer import Tokenizer
@@ -98,11 +103,14 @@ def _scan(
     encode_whole = run_task(partial(_decide, tokenizer, parts, options))
     merger = ScanMerger(Tokenizer.load(local_copy(tokenizer)), encode_whole=encode_whole)
     work = partial(_scan_part, tokenizer, options, encode_whole)
+    unreadable = UnreadableRows()
     with show_progress("scanning parts", len(parts), shown=progress) as activity:
-        for scan, left_out in map_parts(work, parts):
+        for part, (scan, left_out) in zip(parts, map_parts(work, parts), strict=True):
+            unreadable.add(part, len(scan.lengths), left_out)
             merger.add(scan)
             skipped.update(left_out)
             activity.advance(1)
+    unreadable.check(options.max_unreadable)
     return merger.finish()
 
 

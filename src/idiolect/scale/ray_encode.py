@@ -16,7 +16,12 @@ from idiolect.encoding.text_reader import EncodingCounts
 from idiolect.errors import InputError, VerificationError
 from idiolect.nn.matrix_precision import MatrixPrecision
 from idiolect.scale.cluster import connect, map_parts, run_task
-from idiolect.scale.corpus_parts import CorpusPart, ReadingOptions, divide_corpus
+from idiolect.scale.corpus_parts import (
+    CorpusPart,
+    ReadingOptions,
+    UnreadableRows,
+    divide_corpus,
+)
 from idiolect.scale.storage import Storage, local_copy
 from idiolect.scale.vector_shards import (
     VectorShards,
@@ -99,16 +104,19 @@ def encode_on_ray(
         tokens_per_batch,
     )  # fmt: skip
     total, left_out, shards = EncodingCounts(), Skipped(), list[int]()
+    unreadable = UnreadableRows()
     with show_progress("encoding parts", len(parts), shown=progress) as activity:
-        for outcome in map_parts(work, parts, gpus=gpus):
+        for part, outcome in zip(parts, map_parts(work, parts, gpus=gpus), strict=True):
             if outcome["encoder"] != fingerprint:
                 raise VerificationError(
                     f"nodes have different encoders under {model}", hint="copy one to all of them"
                 )
             total.add(EncodingCounts(**outcome["counts"]))
+            unreadable.add(part, outcome["counts"]["texts"], _restored(outcome))
             left_out.update(_restored(outcome))
             shards.append(outcome["counts"]["texts"])
             activity.advance(1)
+    unreadable.check(options.max_unreadable)
     if not total.texts:
         raise InputError("there are no documents to encode", hint="check the path and the field")
     if counts is not None:

@@ -12,7 +12,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["MAX_UNREADABLE", "Fault", "Skipped", "readable_rows", "shown_places", "skip", "summary"]
+__all__ = [
+    "MAX_UNREADABLE",
+    "Fault",
+    "Skipped",
+    "check_share",
+    "readable_rows",
+    "shown_places",
+    "skip",
+    "summary",
+]
 
 MAX_UNREADABLE = 0.01
 """Default maximum share of unreadable rows in a file; more raise an error."""
@@ -118,6 +127,24 @@ def readable_rows(
             reason = row.reason if isinstance(row, Fault) else "not an object"
             skip(faults, reason, place)
             skip(skipped, reason, place)
+    check_share(path, unit, read, faults, max_unreadable)
+
+
+def check_share(
+    path: str | Path, unit: str, read: int, faults: Skipped, max_unreadable: float
+) -> None:
+    """Check the share of unreadable rows in a file.
+
+    Args:
+        path: The file, for messages.
+        unit: What a row is: `line` or `row`.
+        read: Number of readable rows.
+        faults: Counts of the other rows by reason.
+        max_unreadable: Maximum share of unreadable rows.
+
+    Raises:
+        InputError: More rows than that were unreadable.
+    """
     bad = faults.total()
     if bad > max_unreadable * (read + bad):
         raise InputError(

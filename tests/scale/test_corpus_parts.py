@@ -46,6 +46,27 @@ def test_parts_have_the_documents_of_the_corpus(folder: Path, part_bytes: int) -
         assert "f-from-byte-" in skipped.places["malformed JSON"][0]
 
 
+def test_the_first_record_of_a_file_decides_where_its_texts_are(tmp_path: Path) -> None:
+    """Not the first record of a part, which may have no text, or another field."""
+    records: list[dict[str, object]] = [{"id": i, "text": text} for i, text in enumerate(TEXTS)]
+    for number in range(1, 300, 7):
+        records[number] = {"id": number, "url": f"https://example.org/{number}"}
+    for number in range(2, 300, 7):
+        records[number] = {"id": number, "brand": "x", "url": f"https://example.org/{number}"}
+    for name, one in (("text", records), ("own", [{"own": text} for text in TEXTS])):
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(record) + "\n" for record in one))
+        parts, skipped = divide_corpus([path], ReadingOptions(), 100), Skipped()
+        assert len(parts) > 50
+        found = [text for part in parts for text in part.documents(ReadingOptions(), skipped)]
+        corpus = Corpus(path)
+        assert found == list(corpus)
+        assert skipped == corpus.skipped
+    path.write_text('{"one": "a", "two": "b"}\n' * 50)
+    with pytest.raises(InputError, match="cannot tell which field"):
+        divide_corpus([path], ReadingOptions(), 100)
+
+
 def test_a_text_file_per_document_stays_whole(folder: Path) -> None:
     options = ReadingOptions(per="file")
     assert len(divide_corpus([folder / "c.txt"], options, 100)) == 1

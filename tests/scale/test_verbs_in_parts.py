@@ -95,9 +95,7 @@ def test_the_limit_of_unreadable_rows_holds_for_a_whole_file(tmp_path: Path, mod
     with pytest.raises(InputError, match="1 of 121 rows cannot be read: 1 malformed JSON"):
         audit_on_ray(tokenizer, [source], "auto", options=strict, part_bytes=300)
     with pytest.raises(InputError, match="1 of 121 rows cannot be read"):
-        encode_on_ray(
-            model, [source], tmp_path / "strict", "auto", options=strict, part_bytes=300
-        )
+        encode_on_ray(model, [source], tmp_path / "strict", "auto", options=strict, part_bytes=300)
 
 
 def test_an_interrupted_run_resumes_and_encodes_nothing_twice(

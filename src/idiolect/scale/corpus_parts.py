@@ -23,7 +23,9 @@ from idiolect.text.corpus import source_files
 from idiolect.text.records import (
     DEFAULT_LIMIT,
     KNOWN_TYPES,
+    choose_fields,
     file_type,
+    has_fields,
     is_readable,
     read_documents,
 )
@@ -62,6 +64,8 @@ class CorpusPart:
     """First byte, or first row group of a Parquet file."""
     end: int | None = None
     """End of the range (exclusive); None for a whole file."""
+    fields: tuple[str, ...] | None = None
+    """For a range: text fields as chosen from the first record of the file; see `choose_fields`."""
 
     def documents(self, options: ReadingOptions, skipped: Skipped) -> Iterator[str]:
         """Stream the documents of the part.
@@ -75,12 +79,28 @@ class CorpusPart:
         share = options.max_unreadable if self.end is None else 1.0
         with self._local() as path:
             yield from read_documents(
-                path, options.fields, options.per, DEFAULT_LIMIT, skipped, share
+                path,
+                options.fields or self.fields or (),
+                options.per,
+                DEFAULT_LIMIT,
+                skipped,
+                share,
+                chosen=self.fields is not None,
             )
 
+    def choose_fields(self) -> tuple[str, ...] | None:
+        """Return the fields that hold the texts, by the first record; None without fields.
+
+        Raises:
+            InputError: No field can be chosen.
+            CheckpointError: The file cannot be read on this machine.
+        """
+        with self._local() as path:
+            return choose_fields(path) if has_fields(path) else None
+
     def record(self) -> dict[str, Any]:
-        """Return the fields that identify the part."""
-        return asdict(self)
+        """Return the values that identify the part."""
+        return {name: value for name, value in asdict(self).items() if name != "fields"}
 
     @contextmanager
     def _local(self) -> Iterator[Path]:
@@ -159,8 +179,12 @@ def divide_corpus(
         for file in _files(source):
             info = file.info()
             whole = (file.uri, int(info.size), int(info.mtime_ns or 0))
-            for begin, end in _ranges(file, info.size, options, part_bytes):
-                parts.append(CorpusPart(len(parts), *whole, begin, end))
+            ranges = _ranges(file, info.size, options, part_bytes)
+            first = CorpusPart(len(parts), *whole, *ranges[0])
+            fields = first.choose_fields() if len(ranges) > 1 and not options.fields else None
+            parts += [
+                CorpusPart(len(parts) + i, *whole, *one, fields) for i, one in enumerate(ranges)
+            ]
     return parts
 
 

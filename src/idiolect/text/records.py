@@ -42,6 +42,7 @@ __all__ = [
     "DEFAULT_LIMIT",
     "KNOWN_TYPES",
     "IdReader",
+    "choose_fields",
     "file_type",
     "has_fields",
     "has_text_cells",
@@ -119,6 +120,8 @@ def read_documents(
     limit: int,
     skipped: Counter[str],
     max_unreadable: float = MAX_UNREADABLE,
+    *,
+    chosen: bool = False,
 ) -> Iterator[str]:
     """Stream the documents of one file.
 
@@ -129,6 +132,8 @@ def read_documents(
         limit: maximum size of a document in bytes.
         skipped: counts the skipped records by reason.
         max_unreadable: maximum share of unreadable rows.
+        chosen: whether `choose_fields` returned the fields; by default, empty fields are chosen
+            from the first record.
 
     Raises:
         InputError: the file's type is unknown, the file or too many of its rows cannot be read, or
@@ -146,7 +151,7 @@ def read_documents(
     else:
         unit, rows = "line", _plain_lines(path, limit)
     readable = readable_rows(rows, path, unit, skipped, max_unreadable, (str, dict))
-    for number, text in _texts(readable, path, fields):
+    for number, text in _texts(readable, path, fields, chosen=chosen or bool(fields)):
         reason = "no field" if text is None else unusable(text)
         if text is not None and len(text) > limit:
             reason = "oversized"
@@ -236,11 +241,25 @@ def _plain_lines(path: Path, limit: int) -> Iterator[tuple[int, str | Fault]]:
         yield number, line if isinstance(line, Fault) else line.rstrip("\r\n").lstrip("\ufeff")
 
 
+def choose_fields(path: Path) -> tuple[str, ...] | None:
+    """Return the text fields that `read_documents` chooses from the first record of a file.
+
+    Returns:
+        The only field; an empty tuple, if the usual fields are looked up in each record; None, if
+        the file has no record with fields.
+
+    Raises:
+        InputError: no field can be chosen.
+    """
+    _, rows = _rows(path, DEFAULT_LIMIT, _parquet_fields(path, ()))
+    first = next((row for _, row in rows if isinstance(row, dict)), None)
+    return None if first is None else _choose(first, path)
+
+
 def _texts(
-    rows: Iterator[tuple[int, Any]], path: Path, fields: Sequence[str]
+    rows: Iterator[tuple[int, Any]], path: Path, fields: Sequence[str], *, chosen: bool
 ) -> Iterator[tuple[int, str | None]]:
     """Yield the text of each row, or None if it has none; a JSON value may be a bare string."""
-    chosen = bool(fields)
     checked = not (fields and has_text_cells(path))
     for number, row in rows:
         if isinstance(row, str):

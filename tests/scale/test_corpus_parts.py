@@ -46,6 +46,20 @@ def test_parts_have_the_documents_of_the_corpus(folder: Path, part_bytes: int) -
         assert "f-from-byte-" in skipped.places["malformed JSON"][0]
 
 
+def test_a_file_whose_lines_depend_on_others_stays_whole(tmp_path: Path) -> None:
+    texts = [f"{text} 日本語" for text in TEXTS[:60]]
+    records = [{"text": text} for text in texts]
+    lines = ",\n".join(map(json.dumps, records))
+    (tmp_path / "array.jsonl").write_text(f"[\n{lines}\n]\n")
+    (tmp_path / "pretty.jsonl").write_text("\n".join(json.dumps(r, indent=1) for r in records))
+    (tmp_path / "utf-16.txt").write_bytes("\n".join(texts).encode("utf-16"))
+    (tmp_path / "utf-16.jsonl").write_bytes("\n".join(map(json.dumps, records)).encode("utf-16"))
+    for path in sorted(tmp_path.iterdir()):
+        parts = divide_corpus([path], ReadingOptions(), 300)
+        found = [text for part in parts for text in part.documents(ReadingOptions(), Skipped())]
+        assert found == texts, path.name
+
+
 def test_the_first_record_of_a_file_decides_where_its_texts_are(tmp_path: Path) -> None:
     """Not the first record of a part, which may have no text, or another field."""
     records: list[dict[str, object]] = [{"id": i, "text": text} for i, text in enumerate(TEXTS)]

@@ -1,8 +1,9 @@
 """Divide a corpus into parts that any machine can read independently.
 
 A part is a file, or a range of one: lines of an uncompressed `.jsonl` or `.txt` file, or row groups
-of a Parquet file. Compressed and delimited (CSV) files cannot be split and are one part each. The
-documents of all parts, in order, are those of the corpus.
+of a Parquet file. Compressed and delimited (CSV) files cannot be split and are one part each, as are
+files in UTF-16 and those whose JSON values span several lines. The documents of all parts, in order,
+are those of the corpus.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from idiolect.text.records import (
     KNOWN_TYPES,
     choose_fields,
     file_type,
-    has_fields,
+    has_independent_rows,
     is_readable,
     read_documents,
 )
@@ -77,7 +78,7 @@ class CorpusPart:
             CheckpointError: The file cannot be read on this machine.
         """
         share = options.max_unreadable if self.end is None else 1.0
-        with self._local() as path:
+        with self.local() as path:
             yield from read_documents(
                 path,
                 options.fields or self.fields or (),
@@ -88,22 +89,12 @@ class CorpusPart:
                 chosen=self.fields is not None,
             )
 
-    def choose_fields(self) -> tuple[str, ...] | None:
-        """Return the fields that hold the texts, by the first record; None without fields.
-
-        Raises:
-            InputError: No field can be chosen.
-            CheckpointError: The file cannot be read on this machine.
-        """
-        with self._local() as path:
-            return choose_fields(path) if has_fields(path) else None
-
     def record(self) -> dict[str, Any]:
         """Return the values that identify the part."""
         return {name: value for name, value in asdict(self).items() if name != "fields"}
 
     @contextmanager
-    def _local(self) -> Iterator[Path]:
+    def local(self) -> Iterator[Path]:
         """Yield a local file that contains only the part."""
         storage = Storage.of(self.source)
         if not is_uri(self.source) and self.end is None:
@@ -179,12 +170,15 @@ def divide_corpus(
         for file in _files(source):
             info = file.info()
             whole = (file.uri, int(info.size), int(info.mtime_ns or 0))
-            ranges = _ranges(file, info.size, options, part_bytes)
-            first = CorpusPart(len(parts), *whole, *ranges[0])
-            fields = first.choose_fields() if len(ranges) > 1 and not options.fields else None
-            parts += [
-                CorpusPart(len(parts) + i, *whole, *one, fields) for i, one in enumerate(ranges)
-            ]
+            ranges, fields = _ranges(file, info.size, options, part_bytes), None
+            if len(ranges) > 1:
+                with CorpusPart(len(parts), *whole, *ranges[0]).local() as path:
+                    if has_independent_rows(path):
+                        fields = None if options.fields else choose_fields(path)
+                    else:
+                        ranges = [(0, None)]
+            for begin, end in ranges:
+                parts.append(CorpusPart(len(parts), *whole, begin, end, fields))
     return parts
 
 

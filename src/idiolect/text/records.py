@@ -28,9 +28,13 @@ from idiolect.text.fields import (
 )
 from idiolect.text.record_types.compressed_file import COMPRESSIONS, file_type
 from idiolect.text.record_types.delimited import read_table
-from idiolect.text.record_types.json_records import has_surrogates, read_json
+from idiolect.text.record_types.json_records import (
+    has_a_value_on_each_line,
+    has_surrogates,
+    read_json,
+)
 from idiolect.text.record_types.parquet_records import parquet_columns, read_parquet
-from idiolect.text.record_types.text_lines import read_lines, read_whole
+from idiolect.text.record_types.text_lines import is_cut_at_line_feeds, read_lines, read_whole
 from idiolect.text.skipped import MAX_UNREADABLE, Fault, Skipped, readable_rows, skip
 
 if TYPE_CHECKING:
@@ -45,6 +49,7 @@ __all__ = [
     "choose_fields",
     "file_type",
     "has_fields",
+    "has_independent_rows",
     "has_text_cells",
     "is_readable",
     "numbered_records",
@@ -241,6 +246,19 @@ def _plain_lines(path: Path, limit: int) -> Iterator[tuple[int, str | Fault]]:
         yield number, line if isinstance(line, Fault) else line.rstrip("\r\n").lstrip("\ufeff")
 
 
+def has_independent_rows(path: Path) -> bool:
+    """Return whether rows of a text, JSON or Parquet file can be read without those before them.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    if file_type(path) == ".parquet":
+        return True
+    if not is_cut_at_line_feeds(path):
+        return False
+    return not has_fields(path) or has_a_value_on_each_line(path, DEFAULT_LIMIT)
+
+
 def choose_fields(path: Path) -> tuple[str, ...] | None:
     """Return the text fields that `read_documents` chooses from the first record of a file.
 
@@ -251,6 +269,8 @@ def choose_fields(path: Path) -> tuple[str, ...] | None:
     Raises:
         InputError: no field can be chosen.
     """
+    if not has_fields(path):
+        return None
     _, rows = _rows(path, DEFAULT_LIMIT, _parquet_fields(path, ()))
     first = next((row for _, row in rows if isinstance(row, dict)), None)
     return None if first is None else _choose(first, path)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["has_surrogates", "read_json"]
+__all__ = ["has_a_value_on_each_line", "has_surrogates", "read_json"]
 
 _USUAL = (*DOCUMENT_ID, *QUERY_ID, *TITLE, *TEXT, *QUERY_TEXT)
 _LOG = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def read_json(path: Path, limit: int) -> Iterator[tuple[int, Any]]:
     Raises:
         InputError: The file cannot be read, or is malformed and does not have one value per line.
     """
-    if not _has_a_value_on_each_line(path, limit):
+    if not has_a_value_on_each_line(path, limit):
         yield from _unwrapped(path, _values(path, limit))
         return
     if file_type(path) == ".json":
@@ -138,11 +138,18 @@ def has_surrogates(text: str) -> bool:
     return False
 
 
-def _has_a_value_on_each_line(path: Path, limit: int) -> bool:
+def has_a_value_on_each_line(path: Path, limit: int) -> bool:
     """Return whether each line is a value, rather than part of an array or of a longer value.
 
     A line that is not a value by itself may be damaged, or begin a value that spans several lines.
     The first such line decides.
+
+    Args:
+        path: The file.
+        limit: Maximum size of a line, in bytes.
+
+    Raises:
+        InputError: The file cannot be read.
     """
     begun, is_first = "", True
     for number, (_, line) in enumerate(read_lines(path, limit)):

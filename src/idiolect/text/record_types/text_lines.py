@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from _typeshed import WriteableBuffer
 
-__all__ = ["open_text", "read_all_lines", "read_lines", "read_whole"]
+__all__ = ["is_cut_at_line_feeds", "open_text", "read_all_lines", "read_lines", "read_whole"]
 
 _LOG = logging.getLogger(__name__)
 _SAMPLE = 1 << 16
@@ -67,6 +67,15 @@ def read_lines(path: Path, limit: int) -> Iterator[tuple[int, str | Fault]]:
                 yield number, _legacy_text(raw, path)
                 continue
             yield number, line if number > 1 else line.lstrip("\ufeff")
+
+
+def is_cut_at_line_feeds(path: Path) -> bool:
+    """Return whether the bytes after any line feed can be read as a file of their own.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    return _form(path, file_state(path)) == _Form("utf-8", b"\n")
 
 
 def read_all_lines(path: Path, limit: int) -> Iterator[str]:

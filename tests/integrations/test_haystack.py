@@ -10,6 +10,8 @@ import pytest
 pytest.importorskip("haystack")
 
 from haystack import Document, Pipeline
+from haystack.document_stores.errors import DuplicateDocumentError
+from haystack.document_stores.types import DuplicatePolicy
 from haystack.errors import FilterError
 from haystack.testing.document_store import (
     CountDocumentsTest,
@@ -51,9 +53,33 @@ class TestStore(CountDocumentsTest, DeleteDocumentsTest, FilterDocumentsTest, Wr
         """By default a known id is an error."""
         document = Document(content="test doc")
         assert document_store.write_documents([document]) == 1
-        with pytest.raises(Exception, match="the index has a document"):
+        with pytest.raises(Exception, match="there is already a document"):
             document_store.write_documents([document])
         assert document_store.write_documents([Document(content=" ")]) == 0, "it is not stored"
+
+
+def test_two_documents_with_one_id(encoder: str, tmp_path: Path) -> None:
+    store = IdiolectDocumentStore(str(tmp_path / "index"), encoder)
+    twice = [Document(id="x", content="a"), Document(id="x", content="b")]
+    with pytest.raises(DuplicateDocumentError):
+        store.write_documents(twice)
+    assert store.count_documents() == 0
+    assert store.write_documents(twice, DuplicatePolicy.SKIP) == 1
+    assert [one.content for one in store.filter_documents()] == ["a"]
+    store.index.close()
+
+
+def test_nothing_is_more_or_less_than_none(encoder: str, tmp_path: Path) -> None:
+    store = IdiolectDocumentStore(str(tmp_path / "index"), encoder)
+    store.write_documents([Document(id="p", content="a", meta={"price": 1}), Document(content="a")])
+    for operator in (">", ">=", "<", "<="):
+        filters = {"field": "meta.price", "operator": operator, "value": None}
+        assert store.filter_documents(filters) == []
+        assert IdiolectRetriever(store).run("a", filters)["documents"] == []
+    for operator in ("in", "not in"):
+        with pytest.raises(FilterError, match="list"):
+            IdiolectRetriever(store).run("a", filters | {"operator": operator})
+    store.index.close()
 
 
 def test_a_pipeline_retrieves_and_is_saved(encoder: str, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ class IdiolectDocumentStore:
     ) -> int:
         """Write documents; return their number, without those that have no text to search.
 
-        By default an existing id is an error.
+        By default an id that exists, or that two documents have, is an error; nothing is written.
 
         Raises:
             ValueError: An argument is not a document.
@@ -93,10 +93,14 @@ class IdiolectDocumentStore:
         if not isinstance(documents, list) or not all(isinstance(d, Document) for d in documents):
             raise ValueError("documents must be a list of haystack's Document")
         if policy != DuplicatePolicy.OVERWRITE:
-            known = [one.id for one in documents if one.id in self.index]
-            if known and policy != DuplicatePolicy.SKIP:
-                raise DuplicateDocumentError(f"the index has a document {known[0]}")
-            documents = [one for one in documents if one.id not in known]
+            fresh: dict[str, Document] = {}
+            for one in documents:
+                known = one.id in fresh or one.id in self.index
+                if known and policy != DuplicatePolicy.SKIP:
+                    raise DuplicateDocumentError(f"there is already a document {one.id}")
+                if not known:
+                    fresh[one.id] = one
+            documents = list(fresh.values())
         counts = self.index.add([Item(one.id, one.content or "", one.meta) for one in documents])
         return len(documents) - counts["empty"]
 
@@ -176,6 +180,10 @@ def _own_filter(filters: dict[str, Any] | None) -> dict[str, Any] | None:
     if not field.startswith("meta.") or operator not in _COMPARISONS or "value" not in filters:
         raise FilterError(f"cannot compare {field!r} by {operator!r}")
     name, value = field.removeprefix("meta."), filters["value"]
+    if value is None and "in" in operator:
+        raise FilterError(f"{operator!r} needs a list of values")
+    if value is None and operator not in ("==", "!="):  # no value is more or less than none
+        return {"$and": [{name: {"$exists": True}}, {name: {"$exists": False}}]}
     if value is None:
         return {name: {"$exists": operator == "!="}}
     return {name: {_COMPARISONS[operator]: value}}

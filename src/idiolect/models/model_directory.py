@@ -20,7 +20,7 @@ from idiolect.errors import CheckpointError, InputError
 from idiolect.text.arguments import check_path
 from idiolect.text.files import flush, working_folder
 
-__all__ = ["check_finished", "replacing"]
+__all__ = ["belongs_to_model", "check_finished", "replacing"]
 
 _MARKER = ".unfinished"
 _WRITTEN_LAST = "idiolect.json"
@@ -55,6 +55,11 @@ _OWNED = (
     "extension.json",
     _WRITTEN_LAST,
 )
+
+
+def belongs_to_model(name: str) -> bool:
+    """Return whether a file of this name in a directory would be read as part of its model."""
+    return any(fnmatch(name, pattern) for pattern in _OWNED)
 
 
 @contextmanager
@@ -112,8 +117,7 @@ def _exchange(target: Path, fresh: Path) -> None:
             shutil.rmtree(target / name, ignore_errors=True)
         os.replace(fresh / name, target / name)
     for path in target.iterdir():
-        owned = any(fnmatch(path.name, pattern) for pattern in _OWNED)
-        if owned and path.name not in names and not path.is_dir():
+        if belongs_to_model(path.name) and path.name not in names and not path.is_dir():
             path.unlink()
     if _PROMPT not in names and (target / _PROMPT / "adapter_config.json").exists():
         shutil.rmtree(target / _PROMPT)

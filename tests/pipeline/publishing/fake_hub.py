@@ -40,6 +40,8 @@ class FakeHub:
             self.commits += 1
             for line in body.splitlines():
                 entry = json.loads(line)
+                if entry["key"] == "deletedFile":
+                    del self.files[entry["value"]["path"]]
                 if entry["key"] == "file":
                     self.files[entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
             return 200, {"commitUrl": f"{self.url}/me/words/commit/1", "commitOid": "1"}
@@ -56,7 +58,18 @@ def fake_hub() -> Iterator[FakeHub]:
             length = int(self.headers.get("Content-Length") or 0)
             body = self.rfile.read(length) if length else self._chunks()
             hub.tokens.add(self.headers.get("Authorization"))
-            status, value = hub.answer(self.path.partition("?")[0], body)
+            self._send(*hub.answer(self.path.partition("?")[0], body))
+
+        def do_GET(self) -> None:
+            """List the files of the repository."""
+            assert self.path.startswith("/api/models/me/words/tree/main?recursive=")
+            files = [
+                {"type": "file", "path": name, "size": len(content), "oid": "1"}
+                for name, content in hub.files.items()
+            ]
+            self._send(200, files)
+
+        def _send(self, status: int, value: Any) -> None:
             content = json.dumps(value).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")

@@ -180,6 +180,17 @@ def test_upload_in_one_commit(run: Path, hub: FakeHub, caplog: pytest.LogCapture
     assert TOKEN not in caplog.text
 
 
+def test_files_of_an_earlier_model_are_deleted(run: Path, hub: FakeHub) -> None:
+    """They would be read as part of the new one; what somebody else added stays."""
+    push_to_hub(run, "me/words")
+    hub.files |= {"model-00001-of-00002.safetensors": b"", "photo.png": b"", "docs/a.model": b""}
+    push_to_hub(run, "me/words", stage="pretrain")
+    assert hub.commits == 2
+    assert hub.files["model.safetensors"] == b"weights of pretrain"
+    assert not {"modules.json", "model-00001-of-00002.safetensors"} & hub.files.keys()
+    assert {"photo.png", "docs/a.model", "extension.json", "README.md"} <= hub.files.keys()
+
+
 def test_a_dry_run_uploads_nothing(run: Path, hub: FakeHub, tmp_path: Path) -> None:
     out = tmp_path / "card"
     command = ("export", "hub", run, "me/words", "--dry-run", out)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from idiolect.errors import CheckpointError, IdiolectError, InputError, OfflineError
-from idiolect.models.model_directory import replacing
+from idiolect.models.model_directory import belongs_to_model, replacing
 from idiolect.pipeline.publishing.base_model import UNKNOWN, read_base
 from idiolect.pipeline.publishing.model_card import SYSTEMS, write_model_card
 from idiolect.text.files import read_json
@@ -125,8 +125,9 @@ def push_to_hub(
 ) -> str:
     """Upload a model of a run to the hub, with a card written from the run.
 
-    All files are uploaded in one commit, or none. A new repository is private unless `private` is
-    false; an existing one keeps its visibility.
+    All files are uploaded in one commit, or none. The commit also deletes files of an earlier model
+    that this one lacks, since they would be read as part of it; other files stay. A new repository
+    is private unless `private` is false; an existing one keeps its visibility.
 
     Args:
         run: The folder of a finished run.
@@ -145,16 +146,22 @@ def push_to_hub(
         OfflineError: The hub cannot be reached.
         CheckpointError: A record of the run is damaged.
     """
-    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
     found = prepare_publication(run, repository, stage=stage, license_id=license_id)
     api = HfApi(endpoint=endpoint, token=token, library_name="idiolect")
     try:
         _check_token(api, token)
         api.create_repo(repository, private=private, exist_ok=True, repo_type="model")
+        before = {name for name in api.list_repo_files(repository) if "/" not in name}
+        before -= set(found.files)
+        old = [name for name in before if belongs_to_model(name) or name == _CARD_OF_BASE]
         commit = api.create_commit(
             repository,
-            [CommitOperationAdd(name, content) for name, content in found.files.items()],
+            [
+                *(CommitOperationAdd(name, content) for name, content in found.files.items()),
+                *(CommitOperationDelete(name) for name in sorted(old)),
+            ],
             commit_message=f"Model of the stage {found.stage}, with its card",
         )
     except IdiolectError:

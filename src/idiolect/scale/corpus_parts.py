@@ -1,9 +1,9 @@
 """Divide a corpus into parts that any machine can read independently.
 
 A part is a file, or a range of one: lines of an uncompressed `.jsonl` or `.txt` file, or row groups
-of a Parquet file. Compressed and delimited (CSV) files cannot be split and are one part each, as are
-files in UTF-16 and those whose JSON values span several lines. The documents of all parts, in order,
-are those of the corpus.
+of a Parquet file. Compressed and delimited (CSV) files cannot be split and are one part each; nor
+can files in UTF-16, and those whose JSON values span several lines. The documents of all parts, in
+order, are those of the corpus.
 """
 
 from __future__ import annotations

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from encoding.models import tiny_encoder
+from idiolect.encoding.encoder import Encoder
 from idiolect.encoding.export.onnx_export import export_onnx
-from idiolect.errors import ConfigError
+from idiolect.errors import ConfigError, MissingDependencyError
+from idiolect.models.language_model import LanguageModel
 
 
 @pytest.mark.slow
@@ -37,4 +39,25 @@ def test_a_graph_gives_the_encoders_vectors(tmp_path: Path, family: str) -> None
 def test_a_static_encoder_has_no_graph(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="needs no graph"):
         export_onnx(tiny_encoder("llama").with_changes(layers=0), tmp_path / "graph")
+    assert not (tmp_path / "graph").exists()
+
+
+def test_quantized_weights_are_refused(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    encoder = tiny_encoder()
+    try:
+        encoder.to_int8()
+    except MissingDependencyError:
+        pytest.skip("this build of torch has no int8 kernels")
+    with pytest.raises(ConfigError, match="only weights in float32"):
+        export_onnx(encoder, tmp_path / "graph")
+
+
+@pytest.mark.slow
+def test_a_network_that_torch_cannot_trace_is_one_line(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    settings = {"model_type": "lstm", "hidden_size": 16, "num_layers": 1}
+    recurrent = LanguageModel.new(settings, tiny_encoder().model.tokenizer)
+    with pytest.raises(ConfigError, match=r"\(lstm\) to ONNX"):
+        export_onnx(Encoder(recurrent), tmp_path / "graph")
     assert not (tmp_path / "graph").exists()

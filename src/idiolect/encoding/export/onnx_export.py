@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from idiolect.encoding.pooling import pool
 from idiolect.errors import ConfigError, MissingDependencyError, VerificationError
 from idiolect.models.model_directory import replacing
+from idiolect.nn.quantized_matrix import QuantizedMatrix
 
 if TYPE_CHECKING:
     from idiolect.encoding.encoder import Encoder
@@ -43,7 +44,8 @@ def export_onnx(encoder: Encoder, directory: str | Path) -> float:
         The largest absolute difference between elements of the graph's and the encoder's vectors.
 
     Raises:
-        ConfigError: A static encoder, echo pooling, or weights that are not in float32.
+        ConfigError: A static encoder, echo pooling, weights that are not in float32, or a network
+            that the exporter of torch cannot trace, such as a recurrent one.
         MissingDependencyError: onnx, onnxscript or onnxruntime is missing.
         VerificationError: The graph's vectors differ from the encoder's.
         InputError: The directory cannot be written to.
@@ -109,7 +111,10 @@ def _check(encoder: Encoder) -> None:
         )
     if encoder.pooling == "echo":
         raise ConfigError("echo pooling cannot be written to ONNX", hint="use pooling mean or last")
-    if any(p.dtype != torch.float32 for p in network.parameters()):
+    quantized = encoder.precision == "int8" or any(
+        isinstance(part, QuantizedMatrix) for part in network.modules()
+    )
+    if quantized or any(p.dtype != torch.float32 for p in network.parameters()):
         raise ConfigError("only weights in float32 can be written to ONNX", hint="load them so")
 
 
@@ -141,5 +146,10 @@ def _write(graph: _Graph, path: Path) -> None:
             )
             assert program is not None
             program.save(path)
+    except torch.onnx.errors.OnnxExporterError as error:
+        kind = graph._encoder.model.settings.get("model_type")
+        raise ConfigError(
+            f"torch cannot write this network ({kind}) to ONNX", hint="use a Transformer"
+        ) from error
     finally:
         chatty.setLevel(level)

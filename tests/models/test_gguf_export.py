@@ -14,6 +14,7 @@ from idiolect.errors import ConfigError
 from idiolect.models.gguf.gguf_export import export_gguf
 from idiolect.models.language_model import LanguageModel
 from idiolect.text.tokenizers import bpe
+from idiolect.text.tokenizers.gguf import gguf_vocabulary
 from idiolect.text.tokenizers.gguf.gguf_header import read_gguf_header
 from idiolect.text.tokenizers.tokenizer import Tokenizer
 from idiolect.vocabulary.extend.extend import extend
@@ -122,6 +123,31 @@ def test_whole_numbers_of_the_configuration_have_the_types_of_llama_cpp(tmp_path
         values = {key: value for key, value in found.items() if key.endswith(real)}
         assert len(values) >= 3
         assert all(isinstance(value, float) for value in values.values()), values
+
+
+def test_rows_that_pad_the_embedding_are_no_tokens(model: LanguageModel, tmp_path: Path) -> None:
+    size = len(model.tokenizer)
+    padded = LanguageModel.new(SETTINGS | {"vocab_size": size + 20}, model.tokenizer)
+    export_gguf(padded, tmp_path / "model.gguf")
+    again = LanguageModel.load(tmp_path / "model.gguf")
+    assert again.network.config.vocab_size == size + 20
+    assert again.tokenizer.engine.get_vocab() == model.tokenizer.engine.get_vocab()
+
+
+@pytest.mark.parametrize("kind", ["llama", "t5"])
+def test_rows_that_pad_a_sentencepiece_vocabulary_are_no_tokens(kind: str) -> None:
+    """As in the GGUF file of Phi-3, whose embedding has 53 rows more than tokens."""
+    tokens = ["<unk>", "<s>", "</s>", "▁a", "b", "▁ab", *"[PAD9]", "[PAD12]", "[PAD13]"]
+    fields = {
+        "model": kind,
+        "tokens": tokens,
+        "token_type": [2, 3, 3, *[1] * 9, 5, 5],
+        "scores": [0.0] * 3 + [-float(i) for i in range(9)] + [-1000.0] * 2,
+        "unknown_token_id": 0,
+    }
+    engine, _ = gguf_vocabulary.read({f"tokenizer.ggml.{k}": v for k, v in fields.items()})
+    assert engine.get_vocab_size() == 12
+    assert max(engine.encode("a [PAD12]", add_special_tokens=False).ids) < 12
 
 
 @pytest.mark.slow

@@ -98,6 +98,7 @@ def read(metadata: Mapping[str, Any]) -> tuple[tokenizers.Tokenizer, dict[str, A
         )
     if len(set(tokens)) < len(tokens) or not tokens:
         raise CheckpointError("a token occurs twice, or there are none", hint="fetch it again")
+    tokens, fields = _without_padding(tokens, fields)
     special = _special(fields, tokens)
     settings = {f"{role}_token": token for role, token in special.items()}
     template_text = metadata.get("tokenizer.chat_template")
@@ -106,6 +107,23 @@ def read(metadata: Mapping[str, Any]) -> tuple[tokenizers.Tokenizer, dict[str, A
     with engine_errors("the tokenizer in the GGUF file"):
         engine = _BUILDERS[kind](fields, tokens, special)
     return engine, settings
+
+
+def _without_padding(tokens: list[str], fields: _Metadata) -> tuple[list[str], _Metadata]:
+    """Leave out unused tokens at the end.
+
+    They only name the rows that pad an embedding. As tokens they could be generated, and found in a
+    text that contains their names.
+    """
+    types, count = fields.list_of("token_type", int), len(tokens)
+    with_role = {fields.get(f"{name}_token_id", -1) for name in ROLES}
+    if len(types) != len(tokens):
+        return tokens, fields
+    while count and types[count - 1] == UNUSED and count - 1 not in with_role:
+        count -= 1
+    names = [f"tokenizer.ggml.{name}" for name in ("tokens", "token_type", "scores")]
+    cut = {name: fields.values[name][:count] for name in names if name in fields.values}
+    return tokens[:count], _Metadata({**fields.values, **cut})
 
 
 def _special(fields: _Metadata, tokens: list[str]) -> dict[str, str]:

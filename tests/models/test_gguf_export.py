@@ -136,7 +136,7 @@ def test_rows_that_pad_the_embedding_are_no_tokens(model: LanguageModel, tmp_pat
 
 @pytest.mark.parametrize("kind", ["llama", "t5"])
 def test_rows_that_pad_a_sentencepiece_vocabulary_are_no_tokens(kind: str) -> None:
-    """As in the GGUF file of Phi-3, whose embedding has 53 rows more than tokens."""
+    """As in GGUF files of Phi-3."""
     tokens = ["<unk>", "<s>", "</s>", "▁a", "b", "▁ab", *"[PAD9]", "[PAD12]", "[PAD13]"]
     fields = {
         "model": kind,

@@ -174,6 +174,18 @@ def test_nodes_with_different_encoders_are_an_error(
         encode_on_ray(model, [source], tmp_path / "vectors", "auto")
 
 
+def test_vectors_of_different_encoders_are_never_mixed(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The encoder's folder may differ from node to node."""
+    remote = RayEncoder(model, "auto")
+    other = tiny_encoder("llama")
+    monkeypatch.setattr(ray_encode.Encoder, "load", lambda *_, **__: other)
+    ray_encode.encoder_of_node.cache_clear()
+    with pytest.raises(ray_encode.VerificationError, match="different encoders"):
+        remote.encode(TEXTS)
+
+
 def test_the_commands(tmp_path: Path, model: str) -> None:
     make("gpt2").save(tmp_path / "tokenizer")
     corpus = _write(tmp_path / "corpus.jsonl", [*DOMAIN * 4, *GENERAL, " "])

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from idiolect.encoding.encoder import Encoder
 from idiolect.encoding.text_reader import EncodingCounts, check_texts
+from idiolect.errors import VerificationError
 from idiolect.nn.matrix_precision import ChosenPrecision, MatrixPrecision
 from idiolect.scale.cluster import connect, run_task, run_tasks
 from idiolect.scale.ray_encode import encoder_of_node
@@ -67,6 +68,7 @@ class RayEncoder:
 
         Raises:
             InputError: As in `Encoder.encode`.
+            VerificationError: A node has loaded another encoder for the same name.
         """
         check_texts(texts := list_of_texts(texts))
         work = partial(
@@ -76,7 +78,13 @@ class RayEncoder:
         batches = [texts[i : i + _TASK_TEXTS] for i in range(0, len(texts), _TASK_TEXTS)]
         counted = EncodingCounts()
         found = [np.zeros((0, dimensions or self.dimensions), np.float32)]
-        for vectors, own in run_tasks(work, batches, gpus=self._gpus, progress=progress):
+        for vectors, own, fingerprint in run_tasks(
+            work, batches, gpus=self._gpus, progress=progress
+        ):
+            if fingerprint != self.fingerprint:
+                raise VerificationError(
+                    "nodes have different encoders under one name", hint="copy one to all of them"
+                )
             found.append(vectors)
             counted.add(own)
         counted.add_to(counts, self.max_length)
@@ -96,8 +104,8 @@ def _encode(
     prompt_name: str | None,
     dimensions: int | None,
     tokens_per_batch: int | None,
-) -> tuple[NDArray[np.float32], EncodingCounts]:
-    encoder, _ = load()
+) -> tuple[NDArray[np.float32], EncodingCounts, str]:
+    encoder, fingerprint = load()
     counts = EncodingCounts()
     vectors = encoder.encode(
         texts,
@@ -106,4 +114,4 @@ def _encode(
         tokens_per_batch=tokens_per_batch,
         counts=counts,
     )
-    return vectors, counts
+    return vectors, counts, fingerprint

@@ -80,7 +80,6 @@ def map_parts(
         IdiolectError: The function raised this error; other errors are those of Ray.
     """
     import ray
-    from ray.exceptions import RayTaskError
 
     if not parts:
         return
@@ -93,22 +92,25 @@ def map_parts(
         todo = ray.get(shared)
         results = np.empty(len(batch[_PART]), object)
         for i, number in enumerate(batch[_PART].tolist()):
-            results[i] = (number, function(todo[number]))
+            try:
+                results[i] = (number, function(todo[number]), None)
+            except IdiolectError as error:  # Ray Data would keep only its text
+                results[i] = (number, None, (_kind(error), error.message, error.hint))
         return {_RESULT: results}
 
     data = ray.data.from_items(numbered, override_num_blocks=len(parts)).map_batches(
         apply, batch_size=1, num_cpus=cpus, num_gpus=gpus or None
     )
     expected = 0
-    try:
-        for row in data.iter_rows():
-            number, result = row[_RESULT]
-            if number != expected:
-                raise RuntimeError(f"part {number} came instead of {expected}")
-            expected += 1
-            yield result
-    except RayTaskError as error:
-        raise _own_error(error) from error
+    for row in data.iter_rows():
+        number, result, failure = row[_RESULT]
+        if failure is not None:
+            kind, message, hint = failure
+            raise kind(message, hint=hint)
+        if number != expected:
+            raise RuntimeError(f"part {number} came instead of {expected}")
+        expected += 1
+        yield result
     if expected != len(parts):
         raise RuntimeError(f"{expected} of {len(parts)} parts came back")
 
@@ -159,9 +161,13 @@ def _own_error(error: BaseException) -> BaseException:
     while cause is not None:
         for one in (getattr(cause, "cause", None), cause):
             if isinstance(one, IdiolectError):
-                kind = next(k for k in type(one).__mro__ if k.__module__ == "idiolect.errors")
-                found = kind(one.message, hint=one.hint)
-                assert isinstance(found, IdiolectError)
-                return found
+                return _kind(one)(one.message, hint=one.hint)
         cause = cause.__cause__
     return error
+
+
+def _kind(error: IdiolectError) -> type[IdiolectError]:
+    """Return the class of an error, or of the error that Ray has derived a class from."""
+    kind = next(k for k in type(error).__mro__ if k.__module__ == "idiolect.errors")
+    assert issubclass(kind, IdiolectError)
+    return kind

@@ -16,6 +16,7 @@ from scipy import stats
 from idiolect.errors import ConfigError, InputError
 from idiolect.models.language_model import LanguageModel
 from idiolect.nn.transformer import Transformer
+from idiolect.text.tokenizers.tokenizer import Tokenizer
 from idiolect.training.added_tokens import add_tokens, new_model
 from idiolect.training.data.batch import IGNORE_INDEX
 from idiolect.training.data.packed_documents import PackedRows
@@ -327,6 +328,30 @@ def test_prefix_of_an_encoder_decoder_and_of_a_decoder() -> None:
     changed[0, -1] += 1
     moved = network(changed, prefix_mask=both.prefix_mask[:, own]).hidden_states
     torch.testing.assert_close(moved[0, :-1], alone[0, :-1])
+
+
+def test_the_longest_prefix_leaves_a_token_to_predict() -> None:
+    decoder = models.model("llama")
+    longest = Prefix(decoder.network, decoder.tokenizer, min_prefix=1.0).prepare(rows(12, 7, 2))
+    assert longest.count == 3
+    made = _SHARED
+    longest = Prefix(made.network, made.tokenizer, min_prefix=0.95).prepare(rows(5, 9))
+    assert longest.decoder_attention_mask is not None
+    assert longest.labels is not None
+    assert texts_of(longest.labels, longest.decoder_attention_mask) == [[9], [13]]
+    assert [one[:-1] for one in texts_of(longest.input_ids, longest.attention_mask)] == [
+        [5, 6, 7, 8],
+        [5, 6, 7, 8, 9, 10, 11, 12],
+    ]
+
+
+def test_a_prefix_without_an_end_token_does_not_show_the_last_token() -> None:
+    endless = models.tokenizer(grown=False)
+    endless = Tokenizer.from_engine(endless.engine, {"unk_token": "<unk>"})
+    objective = Prefix(_SHARED.network, endless, max_prefix=0.5)
+    batch = objective.prepare(rows(20))
+    assert batch.labels is not None
+    assert [*batch.input_ids[0], *batch.labels[0]] == rows(20).input_ids[0].tolist()
 
 
 @pytest.mark.parametrize(

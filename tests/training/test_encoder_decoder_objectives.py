@@ -359,6 +359,7 @@ def test_a_prefix_without_an_end_token_does_not_show_the_last_token() -> None:
     [
         ({"noise_density": 1.5}, "noise_density is 1.5"),
         ({"noise_density": 0}, "noise_density is 0"),
+        ({"at_end": "False"}, "at_end is 'False'"),
         ({"mean_noise_span_length": 0.5}, "mean_noise_span_length is 0.5"),
         ({"denoisers": "ul3"}, "denoisers is 'ul3'"),
         ({"denoisers": [{"noise": 0.1}]}, "a denoiser is"),

@@ -287,6 +287,8 @@ def test_full_sentences_fill_rows_across_documents(tmp_path: Path) -> None:
         ({"mlm_probability": 0}, "mlm_probability is 0"),
         ({"duplicates": 0}, "duplicates is 0"),
         ({"duplicates": 1.5}, "duplicates is 1.5"),
+        ({"whole_word": "False"}, "whole_word is 'False'"),
+        ({"full_sentences": "no"}, "full_sentences is 'no'"),
     ],
 )
 def test_wrong_settings_of_masked(settings: dict[str, Any], message: str) -> None:

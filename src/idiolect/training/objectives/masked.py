@@ -21,7 +21,11 @@ from idiolect.training.data.token_file import TokenFile
 from idiolect.training.objectives.causal import language_loss
 from idiolect.training.objectives.corpus_objective import CorpusObjective
 from idiolect.training.objectives.objective_registry import check_kind, find_objective
-from idiolect.training.objectives.objective_settings import check_number, check_share
+from idiolect.training.objectives.objective_settings import (
+    check_flag,
+    check_number,
+    check_share,
+)
 from idiolect.training.training_config import TrainingConfig
 
 __all__ = ["Masked", "choose_tokens"]
@@ -79,14 +83,15 @@ class Masked(CorpusObjective):
             check_number(duplicates, "duplicates", least=1) != int(duplicates)
         ):
             raise ConfigError(f"duplicates is {duplicates}", hint="a whole number, such as 10")
-        self.duplicates, self.full_sentences = duplicates, full_sentences
-        self.needs_sentences = full_sentences
+        self.duplicates = duplicates
+        self.full_sentences = check_flag(full_sentences, "full_sentences")
+        self.needs_sentences = self.full_sentences
         self.vocabulary = len(tokenizer)
         template = self.template(tokenizer)
         self._ahead = len(template.before)
         self._never = np.zeros(self.vocabulary, np.bool_)
         self._never[[*template.before, *template.after, self.mask_id]] = True
-        self._starts = word_starts(tokenizer) if whole_word else None
+        self._starts = word_starts(tokenizer) if check_flag(whole_word, "whole_word") else None
         self.language_ids = dict(language_ids or {})
 
     @staticmethod

@@ -25,7 +25,11 @@ from idiolect.training.data.packed_documents import PackedRows
 from idiolect.training.data.source_targets import SourceTarget, pack_pairs, start_id
 from idiolect.training.objectives.corpus_objective import CorpusObjective
 from idiolect.training.objectives.objective_registry import check_kind, find_objective
-from idiolect.training.objectives.objective_settings import check_number, check_share
+from idiolect.training.objectives.objective_settings import (
+    check_flag,
+    check_number,
+    check_share,
+)
 from idiolect.training.objectives.translation import target_loss
 
 __all__ = ["UL2", "SpanCorruption", "SpanDenoiser", "raw_length", "sentinel_ids", "spans_of"]
@@ -173,7 +177,8 @@ class SpanCorruption(CorpusObjective):
         if tokenizer.eos_token_id is None:
             raise InputError("the tokenizer has no token that ends a text", hint="add </s>")
         self.denoisers = _denoisers(noise_density, mean_noise_span_length, denoisers)
-        self.end_id, self.seed, self.at_end = tokenizer.eos_token_id, seed, at_end
+        self.end_id, self.seed = tokenizer.eos_token_id, seed
+        self.at_end = check_flag(at_end, "at_end")
         self.sentinels = np.array(sentinel_ids(tokenizer), np.int64)
         if not len(self.sentinels):
             raise InputError("the tokenizer has no sentinel tokens", hint="add <extra_id_0> and on")

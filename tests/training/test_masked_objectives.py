@@ -25,6 +25,7 @@ from idiolect.training.data.token_file import TokenFile
 from idiolect.training.objectives.masked import Masked, choose_tokens
 from idiolect.training.objectives.next_sentence import NextSentence
 from idiolect.training.objectives.translation_masked import TranslationMasked
+from idiolect.training.training_config import TrainingConfig
 from training import models
 
 
@@ -278,6 +279,36 @@ def test_full_sentences_fill_rows_across_documents(tmp_path: Path) -> None:
             first = 1 if start == 0 else 0
             assert taken.input_ids[row, start] == 1 or start, "the first text has a start"
             assert (stop - start - 1 - first) % 4 == 0, "whole sentences, and an end"
+
+
+def test_full_sentences_are_masked_as_one_text(tmp_path: Path) -> None:
+    pieces = ["<unk>", "<s>", "</s>", "[MASK]", *(f"a{i}" for i in range(9)), "##b", "##c"]
+    engine = tokenizers.Tokenizer(
+        tokenizers.models.WordPiece({p: i for i, p in enumerate(pieces)}, unk_token="<unk>")
+    )
+    engine.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    engine.post_processor = tokenizers.processors.BertProcessing(("</s>", 2), ("<s>", 1))
+    tokenizer = Tokenizer.from_engine(engine, {"mask_token": "[MASK]", "unk_token": "<unk>"})
+    texts = [f"a{i % 9}b a{i % 7}c" for i in range(200)]
+    tokens = TokenFile.write(tmp_path / "tokens", texts, tokenizer, sentences=True)
+    for whole_word in (False, True):
+        objective = Masked(
+            bert().network,
+            tokenizer,
+            mlm_probability=0.13,
+            whole_word=whole_word,
+            full_sentences=True,
+        )
+        config = TrainingConfig(max_length=51, batch_size=12)
+        taken = objective.make_source(tokens, tokenizer, config).take()
+        labels = objective.prepare(taken).labels
+        assert labels is not None
+        chosen = (labels >= 0).numpy()
+        assert (taken.document_ids.amax(1) == 9).all(), "nine documents in each row"
+        assert (chosen.sum(1) == 6).all(), "round(0.13 · 46), not one for each document"
+        ends = (taken.input_ids >= pieces.index("##b")).numpy()
+        split = (chosen[:, 1:] != chosen[:, :-1])[ends[:, 1:]]
+        assert split.any() == (not whole_word)
 
 
 @pytest.mark.parametrize(

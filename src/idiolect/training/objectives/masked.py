@@ -148,8 +148,10 @@ class Masked(CorpusObjective):
     def mask(self, rows: PackedRows) -> tuple[Tensor, Tensor]:
         """Return the masked ids of rows and their labels. Shape: (rows, length), both."""
         ids = rows.input_ids.numpy()
-        texts = rows.texts()
-        uniform, kind, other = self._draw(rows, texts)
+        documents = rows.texts()
+        uniform, kind, other = self._draw(rows, documents)
+        # Documents that share a row as one text also share its number of selected tokens.
+        texts = _joined(documents) if self.full_sentences else documents
         number = np.full(ids.shape, -1)
         for i, (row, start, stop) in enumerate(texts):
             number[row, start:stop] = i
@@ -159,8 +161,9 @@ class Masked(CorpusObjective):
         words = None
         if self._starts is not None:
             first = self._starts[ids] | ~candidates
-            for row, start, _ in texts:
-                first[row, start : start + self._ahead + 1] = True
+            for row, start, _ in documents:
+                ahead = 0 if self.full_sentences and start else self._ahead
+                first[row, start : start + ahead + 1] = True
             words = np.cumsum(first.ravel()).reshape(ids.shape)
         selected = choose_tokens(uniform, number, candidates, budgets, words)
         labels = np.where(selected, ids, IGNORE_INDEX)
@@ -194,6 +197,17 @@ class Masked(CorpusObjective):
             )
         row_ids = [self.language_ids[language] for language in rows.languages]
         return torch.tensor(row_ids)[:, None].expand(rows.input_ids.shape).contiguous()
+
+
+def _joined(texts: Sequence[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    """Return the texts of each row as one."""
+    found: list[tuple[int, int, int]] = []
+    for row, start, stop in texts:
+        if found and found[-1][0] == row:
+            found[-1] = (row, found[-1][1], stop)
+        else:
+            found.append((row, start, stop))
+    return found
 
 
 def choose_tokens(

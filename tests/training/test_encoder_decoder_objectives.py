@@ -373,7 +373,14 @@ def test_wrong_settings_of_span_corruption(settings_: dict[str, Any], message: s
 
 @pytest.mark.parametrize(
     "settings_",
-    [{"mask_ratio": 1.1}, {"permute_sentences": -1}, {"delete_ratio": 1}, {"rotate": "x"}],
+    [
+        {"mask_ratio": 1.1},
+        {"poisson_lambda": 1e-9},
+        {"poisson_lambda": 1e30},
+        {"permute_sentences": -1},
+        {"delete_ratio": 1},
+        {"rotate": "x"},
+    ],
 )
 def test_wrong_settings_of_denoising(settings_: dict[str, Any]) -> None:
     made = model("bart")

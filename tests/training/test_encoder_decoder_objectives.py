@@ -364,6 +364,7 @@ def test_a_prefix_without_an_end_token_does_not_show_the_last_token() -> None:
         ({"denoisers": "ul3"}, "denoisers is 'ul3'"),
         ({"denoisers": [{"noise": 0.1}]}, "a denoiser is"),
         ({"denoisers": [{"weight": 0}]}, "weight 0"),
+        ({"denoisers": [{"mode_token": 5}]}, "mode_token is 5"),
     ],
 )
 def test_wrong_settings_of_span_corruption(settings_: dict[str, Any], message: str) -> None:
@@ -386,6 +387,22 @@ def test_wrong_settings_of_denoising(settings_: dict[str, Any]) -> None:
     made = model("bart")
     with pytest.raises(ConfigError, match=next(iter(settings_))):
         Denoising(made.network, made.tokenizer, **settings_)
+
+
+def test_targets_fit_into_the_positions_of_the_decoder() -> None:
+    shape = {"model_type": "bart", **SHAPES["bart"]}
+    names = [f"<extra_id_{i}>" for i in reversed(range(40))]
+    made = add_tokens(new_model(shape, models.tokenizer(grown=False)), names, frozen=False)
+    for settings_ in ({"noise_density": 0.9}, {"noise_density": 0.5}):
+        objective = SpanCorruption(made.network, made.tokenizer, **settings_)
+        batch = objective.prepare(rows(objective.row_length(64)))
+        assert batch.labels is not None
+        assert batch.labels.shape[1] <= 64
+        assert torch.isfinite(objective.loss(made.network, batch))
+
+
+def test_a_text_is_at_most_64_times_its_input() -> None:
+    assert raw_length([SpanDenoiser(noise_density=0.99999, mean_noise_span_length=1e9)], 9) == 576
 
 
 def test_too_few_sentinels_and_too_short_rows() -> None:

@@ -389,6 +389,17 @@ def test_wrong_settings_of_denoising(settings_: dict[str, Any]) -> None:
         Denoising(made.network, made.tokenizer, **settings_)
 
 
+def test_sentinels_are_added_in_the_tokenizers_own_writing() -> None:
+    shape = {"model_type": "t5", **SHAPES["t5"]}
+    names = ["▁<extra_id_1>", "▁<extra_id_0>"]  # as in mT5's vocabulary
+    made = add_tokens(new_model(shape, models.tokenizer(grown=False)), names, frozen=False)
+    missing = SpanCorruption.missing_tokens(made.tokenizer, max_length=64)
+    made = add_tokens(made, missing, frozen=False)
+    objective = SpanCorruption(made.network, made.tokenizer)
+    objective.prepare(rows(objective.row_length(64)))
+    assert not SpanCorruption.missing_tokens(made.tokenizer, max_length=64)
+
+
 def test_targets_fit_into_the_positions_of_the_decoder() -> None:
     shape = {"model_type": "bart", **SHAPES["bart"]}
     names = [f"<extra_id_{i}>" for i in reversed(range(40))]

@@ -124,13 +124,16 @@ def raw_length(
 
 def sentinel_ids(tokenizer: Tokenizer) -> list[int]:
     """Return the ids of `<extra_id_0>`, `<extra_id_1>` and so on."""
-    ids: list[int] = []
-    for pattern in _SENTINELS:
-        while (id_ := tokenizer.engine.token_to_id(pattern.format(len(ids)))) is not None:
-            ids.append(id_)
-        if ids:
-            break
+    pattern, ids = _sentinel_pattern(tokenizer), list[int]()
+    while (id_ := tokenizer.engine.token_to_id(pattern.format(len(ids)))) is not None:
+        ids.append(id_)
     return ids
+
+
+def _sentinel_pattern(tokenizer: Tokenizer) -> str:
+    """Return how a tokenizer writes its sentinels: T5's way, unless it has mT5's."""
+    first = (one for one in _SENTINELS if tokenizer.engine.token_to_id(one.format(0)) is not None)
+    return next(first, _SENTINELS[0])
 
 
 def spans_of(
@@ -232,7 +235,8 @@ class SpanCorruption(CorpusObjective):
         length = _text_length(mixture, max_length)
         most = max(one.lengths(size)[1] for one in mixture for size in (length, length - 1))
         have = sentinel_ids(tokenizer)
-        names = [_SENTINELS[0].format(i) for i in reversed(range(len(have), most))]
+        pattern = _sentinel_pattern(tokenizer)
+        names = [pattern.format(i) for i in reversed(range(len(have), most))]
         modes = dict.fromkeys(one.mode_token for one in mixture if one.mode_token)
         names += [name for name in modes if tokenizer.engine.token_to_id(name) is None]
         return names if tokenizer.eos_token_id is not None else ["</s>", *names]

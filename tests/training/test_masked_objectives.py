@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from scipy import stats
 from idiolect.errors import ConfigError, InputError
 from idiolect.models.language_model import LanguageModel
 from idiolect.text.tokenizers.tokenizer import Tokenizer
-from idiolect.text.word_starts import word_starts
+from idiolect.text.word_starts import WordStarts, word_starts
 from idiolect.training.data.next_sentence_rows import NextSentenceRows
 from idiolect.training.data.packed_documents import Origin, PackedDocuments, PackedRows
 from idiolect.training.data.packed_pairs import PackedPairs
@@ -118,6 +119,18 @@ def test_whole_words_and_new_terms() -> None:
     batch = Masked(made.network, made.tokenizer, whole_word=True).prepare(rows())
     assert batch.labels is not None
     assert ((batch.labels >= 0)[:, :30].sum(1) == 4).all(), "every piece is a word here"
+
+
+def test_words_whose_ends_are_marked() -> None:
+    engine = tokenizers.CharBPETokenizer()  # type: ignore[attr-defined]
+    engine.train_from_iterator(["low lower"] * 9, vocab_size=14, show_progress=False)
+    engine.add_tokens(["newterm"])
+    tokenizer = Tokenizer.from_engine(engine._tokenizer, {})
+    encoding = tokenizer.engine.encode("lower low newterm lower wolow")
+    words = [word for word in encoding.word_ids if word is not None]
+    new = [True, *(a != b for a, b in pairwise(words))]
+    assert 0 < sum(new) < len(new), "some words are divided"
+    assert WordStarts(tokenizer)(np.array([encoding.ids])).tolist() == [new]
 
 
 def _tokens(folder: Path, texts: list[str], *, sentences: bool = True) -> TokenFile:

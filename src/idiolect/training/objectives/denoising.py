@@ -22,7 +22,7 @@ from idiolect.errors import ConfigError, InputError
 from idiolect.nn.network import Network
 from idiolect.text.templates.text_template import TextTemplate
 from idiolect.text.tokenizers.tokenizer import Tokenizer
-from idiolect.text.word_starts import word_starts
+from idiolect.text.word_starts import WordStarts
 from idiolect.training.data.batch import Batch
 from idiolect.training.data.packed_documents import PackedRows
 from idiolect.training.data.source_targets import SourceTarget, pack_pairs, start_id
@@ -153,7 +153,7 @@ class Denoising(CorpusObjective):
             raise InputError("the tokenizer has no mask token", hint="add one, such as <mask>")
         self.mask_id, self.seed = tokenizer.mask_token_id, seed
         self.language_ids = dict(language_ids or {})
-        self._starts = word_starts(tokenizer)
+        self._starts = WordStarts(tokenizer)
         self._templates = {
             language: self.template(tokenizer, language) for language in (None, *self.language_ids)
         }
@@ -211,7 +211,7 @@ class Denoising(CorpusObjective):
         """Return a corrupted text. Shape: (tokens,) to (other tokens,)."""
         if not len(text):
             return text
-        starts = self._starts[text]
+        starts = self._starts(text)
         starts[0] = True
         if self.permuted and sentence_ends is not None:
             order = permute_sentences(random, sentence_ends, self.permuted)

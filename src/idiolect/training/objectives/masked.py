@@ -14,7 +14,7 @@ from idiolect.errors import ConfigError, InputError
 from idiolect.nn.network import Network
 from idiolect.text.templates.text_template import TextTemplate
 from idiolect.text.tokenizers.tokenizer import Tokenizer
-from idiolect.text.word_starts import word_starts
+from idiolect.text.word_starts import WordStarts
 from idiolect.training.data.batch import IGNORE_INDEX, Batch
 from idiolect.training.data.packed_documents import PackedDocuments, PackedRows
 from idiolect.training.data.token_file import TokenFile
@@ -91,7 +91,7 @@ class Masked(CorpusObjective):
         self._ahead = len(template.before)
         self._never = np.zeros(self.vocabulary, np.bool_)
         self._never[[*template.before, *template.after, self.mask_id]] = True
-        self._starts = word_starts(tokenizer) if check_flag(whole_word, "whole_word") else None
+        self._starts = WordStarts(tokenizer) if check_flag(whole_word, "whole_word") else None
         self.language_ids = dict(language_ids or {})
 
     @staticmethod
@@ -160,7 +160,7 @@ class Masked(CorpusObjective):
         budgets = np.maximum(1, np.round(self.probability * sizes)).astype(np.int64)
         words = None
         if self._starts is not None:
-            first = self._starts[ids] | ~candidates
+            first = self._starts(ids) | ~candidates
             for row, start, _ in documents:
                 ahead = 0 if self.full_sentences and start else self._ahead
                 first[row, start : start + ahead + 1] = True

@@ -20,6 +20,7 @@ from idiolect.tasks.answer_span.squad_files import PassageAnswer, PassageQuestio
 from idiolect.tasks.classify.labelled_texts import LabelledText
 from idiolect.tasks.classify.text_classifier import TextClassifier
 from idiolect.tasks.finetuning.concat_pooling import concat_pool
+from idiolect.tasks.finetuning.domain_adaptation import adapt_to_domain
 from idiolect.tasks.finetuning.recipe import FineTuning, read_transfer
 from idiolect.tasks.finetuning.text_states import read_texts
 from idiolect.tasks.tag.tagged_texts import TaggedText, TextSpan, split_words
@@ -246,6 +247,26 @@ def test_windows_leave_room_for_virtual_tokens(
         again = TextClassifier.load(tmp_path / "model").probabilities(examples).tolist()
     assert found == again
     assert "truncated" not in capsys.readouterr().err
+
+
+def test_adaptation_takes_the_settings_of_pretraining(tmp_path: Path) -> None:
+    encoder = Encoder(models.model("bert", grown=False))
+    adapt_to_domain(
+        encoder,
+        models.texts(20),
+        output_dir=tmp_path / "run",
+        steps=1,
+        max_length=16,
+        batch_size=2,
+        objective_settings={"mlm_probability": 0.3},
+        replay=models.texts(20, seed=1),
+        replay_share=0.2,
+    )
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    assert record["objective_settings"] == {"mlm_probability": 0.3}
+    assert "20%" in record["corpus"]
+    with pytest.raises(ConfigError, match="unknown training settings: replays"):
+        adapt_to_domain(encoder, ["w1"], output_dir=tmp_path / "b", steps=1, replays=["w1"])
 
 
 def test_command_adapts_first_and_then_fine_tunes(tmp_path: Path) -> None:

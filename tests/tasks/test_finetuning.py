@@ -20,11 +20,13 @@ from idiolect.tasks.answer_span.squad_files import PassageAnswer, PassageQuestio
 from idiolect.tasks.classify.labelled_texts import LabelledText
 from idiolect.tasks.classify.text_classifier import TextClassifier
 from idiolect.tasks.finetuning.concat_pooling import concat_pool
+from idiolect.tasks.finetuning.domain_adaptation import adapt_to_domain
 from idiolect.tasks.finetuning.recipe import FineTuning, read_transfer
 from idiolect.tasks.finetuning.text_states import read_texts
 from idiolect.tasks.tag.tagged_texts import TaggedText, TextSpan, split_words
 from idiolect.tasks.tag.text_tagger import TextTagger
 from idiolect.tasks.task_model import task_config
+from idiolect.training.added_tokens import new_model
 from idiolect.training.layer_schedule import layer_distances, layer_rates
 from idiolect.training.training_config import TrainingConfig
 from training import models
@@ -109,6 +111,25 @@ def test_each_layer_has_a_lower_rate_than_the_one_above() -> None:
     assert distances["tokens.weight"] == 3
     assert rates["attached.head.weight"] == pytest.approx(0.26)
     assert rates["tokens.weight"] == pytest.approx(0.26 / 2.6**3)
+
+
+@pytest.mark.parametrize("kind", ["t5", "bart"])
+def test_the_top_under_a_head_is_that_of_the_encoder(kind: str) -> None:
+    """A head reads the encoder; the decoder has no part in its loss."""
+    shape = {"model_type": kind, "d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 2}
+    sizes = ("layers", "attention_heads")
+    shape |= {f"{side}_{size}": 2 for side in ("encoder", "decoder") for size in sizes}
+    model = new_model(shape | {"num_heads": 2}, models.tokenizer(grown=False))
+    network = model.network
+    for attached, distances in (
+        ({"head": torch.nn.Linear(2, 2)}, {"encoder.layers.1.": 1, "encoder.layers.0.": 2}),
+        ({}, {"decoder.layers.1.": 1, "encoder.layers.1.": 3, "encoder.layers.0.": 4}),
+    ):
+        with network.attach(attached):
+            found = layer_distances(network)
+        for part, distance in distances.items():
+            assert {d for n, d in found.items() if n.startswith(part)} == {distance}
+        assert found["tokens.weight"] == max(distances.values()) + 1
 
 
 def test_layers_train_from_the_top_down(tmp_path: Path) -> None:
@@ -226,6 +247,26 @@ def test_windows_leave_room_for_virtual_tokens(
         again = TextClassifier.load(tmp_path / "model").probabilities(examples).tolist()
     assert found == again
     assert "truncated" not in capsys.readouterr().err
+
+
+def test_adaptation_takes_the_settings_of_pretraining(tmp_path: Path) -> None:
+    encoder = Encoder(models.model("bert", grown=False))
+    adapt_to_domain(
+        encoder,
+        models.texts(20),
+        output_dir=tmp_path / "run",
+        steps=1,
+        max_length=16,
+        batch_size=2,
+        objective_settings={"mlm_probability": 0.3},
+        replay=models.texts(20, seed=1),
+        replay_share=0.2,
+    )
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    assert record["objective_settings"] == {"mlm_probability": 0.3}
+    assert "20%" in record["corpus"]
+    with pytest.raises(ConfigError, match="unknown training settings: replays"):
+        adapt_to_domain(encoder, ["w1"], output_dir=tmp_path / "b", steps=1, replays=["w1"])
 
 
 def test_command_adapts_first_and_then_fine_tunes(tmp_path: Path) -> None:

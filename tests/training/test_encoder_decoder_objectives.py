@@ -16,6 +16,7 @@ from scipy import stats
 from idiolect.errors import ConfigError, InputError
 from idiolect.models.language_model import LanguageModel
 from idiolect.nn.transformer import Transformer
+from idiolect.text.tokenizers.tokenizer import Tokenizer
 from idiolect.training.added_tokens import add_tokens, new_model
 from idiolect.training.data.batch import IGNORE_INDEX
 from idiolect.training.data.packed_documents import PackedRows
@@ -329,15 +330,41 @@ def test_prefix_of_an_encoder_decoder_and_of_a_decoder() -> None:
     torch.testing.assert_close(moved[0, :-1], alone[0, :-1])
 
 
+def test_the_longest_prefix_leaves_a_token_to_predict() -> None:
+    decoder = models.model("llama")
+    longest = Prefix(decoder.network, decoder.tokenizer, min_prefix=1.0).prepare(rows(12, 7, 2))
+    assert longest.count == 3
+    made = _SHARED
+    longest = Prefix(made.network, made.tokenizer, min_prefix=0.95).prepare(rows(5, 9))
+    assert longest.decoder_attention_mask is not None
+    assert longest.labels is not None
+    assert texts_of(longest.labels, longest.decoder_attention_mask) == [[9], [13]]
+    assert [one[:-1] for one in texts_of(longest.input_ids, longest.attention_mask)] == [
+        [5, 6, 7, 8],
+        [5, 6, 7, 8, 9, 10, 11, 12],
+    ]
+
+
+def test_a_prefix_without_an_end_token_does_not_show_the_last_token() -> None:
+    endless = models.tokenizer(grown=False)
+    endless = Tokenizer.from_engine(endless.engine, {"unk_token": "<unk>"})
+    objective = Prefix(_SHARED.network, endless, max_prefix=0.5)
+    batch = objective.prepare(rows(20))
+    assert batch.labels is not None
+    assert [*batch.input_ids[0], *batch.labels[0]] == rows(20).input_ids[0].tolist()
+
+
 @pytest.mark.parametrize(
     ("settings_", "message"),
     [
         ({"noise_density": 1.5}, "noise_density is 1.5"),
         ({"noise_density": 0}, "noise_density is 0"),
+        ({"at_end": "False"}, "at_end is 'False'"),
         ({"mean_noise_span_length": 0.5}, "mean_noise_span_length is 0.5"),
         ({"denoisers": "ul3"}, "denoisers is 'ul3'"),
         ({"denoisers": [{"noise": 0.1}]}, "a denoiser is"),
         ({"denoisers": [{"weight": 0}]}, "weight 0"),
+        ({"denoisers": [{"mode_token": 5}]}, "mode_token is 5"),
     ],
 )
 def test_wrong_settings_of_span_corruption(settings_: dict[str, Any], message: str) -> None:
@@ -347,12 +374,46 @@ def test_wrong_settings_of_span_corruption(settings_: dict[str, Any], message: s
 
 @pytest.mark.parametrize(
     "settings_",
-    [{"mask_ratio": 1.1}, {"permute_sentences": -1}, {"delete_ratio": 1}, {"rotate": "x"}],
+    [
+        {"mask_ratio": 1.1},
+        {"poisson_lambda": 1e-9},
+        {"poisson_lambda": 1e30},
+        {"permute_sentences": -1},
+        {"delete_ratio": 1},
+        {"rotate": "x"},
+    ],
 )
 def test_wrong_settings_of_denoising(settings_: dict[str, Any]) -> None:
     made = model("bart")
     with pytest.raises(ConfigError, match=next(iter(settings_))):
         Denoising(made.network, made.tokenizer, **settings_)
+
+
+def test_sentinels_are_added_in_the_tokenizers_own_writing() -> None:
+    shape = {"model_type": "t5", **SHAPES["t5"]}
+    names = ["▁<extra_id_1>", "▁<extra_id_0>"]  # as in mT5's vocabulary
+    made = add_tokens(new_model(shape, models.tokenizer(grown=False)), names, frozen=False)
+    missing = SpanCorruption.missing_tokens(made.tokenizer, max_length=64)
+    made = add_tokens(made, missing, frozen=False)
+    objective = SpanCorruption(made.network, made.tokenizer)
+    objective.prepare(rows(objective.row_length(64)))
+    assert not SpanCorruption.missing_tokens(made.tokenizer, max_length=64)
+
+
+def test_targets_fit_into_the_positions_of_the_decoder() -> None:
+    shape = {"model_type": "bart", **SHAPES["bart"]}
+    names = [f"<extra_id_{i}>" for i in reversed(range(40))]
+    made = add_tokens(new_model(shape, models.tokenizer(grown=False)), names, frozen=False)
+    for settings_ in ({"noise_density": 0.9}, {"noise_density": 0.5}):
+        objective = SpanCorruption(made.network, made.tokenizer, **settings_)
+        batch = objective.prepare(rows(objective.row_length(64)))
+        assert batch.labels is not None
+        assert batch.labels.shape[1] <= 64
+        assert torch.isfinite(objective.loss(made.network, batch))
+
+
+def test_a_text_is_at_most_64_times_its_input() -> None:
+    assert raw_length([SpanDenoiser(noise_density=0.99999, mean_noise_span_length=1e9)], 9) == 576
 
 
 def test_too_few_sentinels_and_too_short_rows() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from scipy import stats
 from idiolect.errors import ConfigError, InputError
 from idiolect.models.language_model import LanguageModel
 from idiolect.text.tokenizers.tokenizer import Tokenizer
-from idiolect.text.word_starts import word_starts
+from idiolect.text.word_starts import WordStarts, word_starts
 from idiolect.training.data.next_sentence_rows import NextSentenceRows
 from idiolect.training.data.packed_documents import Origin, PackedDocuments, PackedRows
 from idiolect.training.data.packed_pairs import PackedPairs
@@ -25,6 +26,7 @@ from idiolect.training.data.token_file import TokenFile
 from idiolect.training.objectives.masked import Masked, choose_tokens
 from idiolect.training.objectives.next_sentence import NextSentence
 from idiolect.training.objectives.translation_masked import TranslationMasked
+from idiolect.training.training_config import TrainingConfig
 from training import models
 
 
@@ -117,6 +119,18 @@ def test_whole_words_and_new_terms() -> None:
     batch = Masked(made.network, made.tokenizer, whole_word=True).prepare(rows())
     assert batch.labels is not None
     assert ((batch.labels >= 0)[:, :30].sum(1) == 4).all(), "every piece is a word here"
+
+
+def test_words_whose_ends_are_marked() -> None:
+    engine = tokenizers.CharBPETokenizer()  # type: ignore[attr-defined]
+    engine.train_from_iterator(["low lower"] * 9, vocab_size=14, show_progress=False)
+    engine.add_tokens(["newterm"])
+    tokenizer = Tokenizer.from_engine(engine._tokenizer, {})
+    encoding = tokenizer.engine.encode("lower low newterm lower wolow")
+    words = [word for word in encoding.word_ids if word is not None]
+    new = [True, *(a != b for a, b in pairwise(words))]
+    assert 0 < sum(new) < len(new), "some words are divided"
+    assert WordStarts(tokenizer)(np.array([encoding.ids])).tolist() == [new]
 
 
 def _tokens(folder: Path, texts: list[str], *, sentences: bool = True) -> TokenFile:
@@ -280,6 +294,36 @@ def test_full_sentences_fill_rows_across_documents(tmp_path: Path) -> None:
             assert (stop - start - 1 - first) % 4 == 0, "whole sentences, and an end"
 
 
+def test_full_sentences_are_masked_as_one_text(tmp_path: Path) -> None:
+    pieces = ["<unk>", "<s>", "</s>", "[MASK]", *(f"a{i}" for i in range(9)), "##b", "##c"]
+    engine = tokenizers.Tokenizer(
+        tokenizers.models.WordPiece({p: i for i, p in enumerate(pieces)}, unk_token="<unk>")
+    )
+    engine.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    engine.post_processor = tokenizers.processors.BertProcessing(("</s>", 2), ("<s>", 1))
+    tokenizer = Tokenizer.from_engine(engine, {"mask_token": "[MASK]", "unk_token": "<unk>"})
+    texts = [f"a{i % 9}b a{i % 7}c" for i in range(200)]
+    tokens = TokenFile.write(tmp_path / "tokens", texts, tokenizer, sentences=True)
+    for whole_word in (False, True):
+        objective = Masked(
+            bert().network,
+            tokenizer,
+            mlm_probability=0.13,
+            whole_word=whole_word,
+            full_sentences=True,
+        )
+        config = TrainingConfig(max_length=51, batch_size=12)
+        taken = objective.make_source(tokens, tokenizer, config).take()
+        labels = objective.prepare(taken).labels
+        assert labels is not None
+        chosen = (labels >= 0).numpy()
+        assert (taken.document_ids.amax(1) == 9).all(), "nine documents in each row"
+        assert (chosen.sum(1) == 6).all(), "round(0.13 · 46), not one for each document"
+        ends = (taken.input_ids >= pieces.index("##b")).numpy()
+        split = (chosen[:, 1:] != chosen[:, :-1])[ends[:, 1:]]
+        assert split.any() == (not whole_word)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -287,6 +331,8 @@ def test_full_sentences_fill_rows_across_documents(tmp_path: Path) -> None:
         ({"mlm_probability": 0}, "mlm_probability is 0"),
         ({"duplicates": 0}, "duplicates is 0"),
         ({"duplicates": 1.5}, "duplicates is 1.5"),
+        ({"whole_word": "False"}, "whole_word is 'False'"),
+        ({"full_sentences": "no"}, "full_sentences is 'no'"),
     ],
 )
 def test_wrong_settings_of_masked(settings: dict[str, Any], message: str) -> None:

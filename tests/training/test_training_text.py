@@ -185,6 +185,12 @@ def test_languages_of_a_corpus_reach_the_network(tmp_path: Path) -> None:
         ("translation_masked", {"corpus": {"en": PAIRS}}, "'en' names no two languages"),
         ("span_corruption", {"config": {"max_length": 2}}, "too short for one span"),
         ("causal", {"corpus": {"en": TEXTS}, "sampling_cap": 0}, "sampling_cap is 0"),
+        ("causal", {"corpus": {"en": TEXTS}, "replay": ["w1"]}, "the replayed text has 3 tokens"),
+        (
+            "masked",
+            {"corpus": ["w1 w2 " * 30], "objective_settings": {"full_sentences": True}},
+            "set .*full_sentences=false",
+        ),
     ],
 )
 def test_bad_input_is_one_line(

@@ -14,6 +14,7 @@ Gradual unfreezing first trains distance 0, and one more distance every `unfreez
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import nn
 
@@ -27,11 +28,16 @@ def layer_distances(network: Network) -> dict[str, int]:
     """Return the distance of each parameter from the top of a network, by name.
 
     Parameters registered before the first layer count as the embedding, and those registered after
-    a layer, such as a final norm, as part of that layer.
+    a layer, such as a final norm, as part of that layer. An attached module, such as a classifier,
+    is on the encoder of an encoder-decoder, so the decoder's layers are not counted.
     """
-    blocks = network.blocks
+    blocks, attached = network.blocks, list(getattr(network, "attached", {}).values())
+    if attached and network.kind == "encoder-decoder":
+        encoder: Any = network.encoder
+        own = {id(module) for module in encoder.modules()}
+        blocks = [block for block in blocks if id(block) in own]
     layer = {id(p): number for number, one in enumerate(blocks, 1) for p in one.parameters()}
-    above = [*network.head_modules, *getattr(network, "attached", {}).values()]
+    above = [*network.head_modules, *attached]
     top = {id(parameter) for module in above for parameter in module.parameters()}
     top -= {id(parameter) for parameter in network.tokens.parameters()}  # shared with a head
     found, current = {}, 0

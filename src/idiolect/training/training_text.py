@@ -190,7 +190,8 @@ class TrainingText:
             raise InputError(
                 f"no document of {self._what} has two sentences",
                 hint="an objective that permutes or pairs sentences needs documents of several: "
-                "read whole files (--per file), or set permute_sentences=0",
+                "read whole files (--per file), or set permute_sentences=0 (denoising) or "
+                "full_sentences=false (masked)",
             )
 
     @property
@@ -224,11 +225,16 @@ class TrainingText:
                 tokens,
                 tokenizer,
                 config,
-                name=self._what if part.language is None else f"{self._what} in {part.language}",
+                name=self._name_of(part),
                 **_languages(part),
             )
             for part, tokens in zip(self.parts, self._tokens, strict=True)
         ]
+
+    def _name_of(self, part: _Part) -> str:
+        """Return the name of a corpus in messages."""
+        what = "the replayed text" if part.replay else self._what
+        return what if part.language is None else f"{what} in {part.language}"
 
     def _shares(self) -> list[float]:
         """Return the probability of each corpus; those of replayed text sum to `replay_share`."""

@@ -108,6 +108,14 @@ def test_a_probe_reads_words_from_the_embedding(tmp_path: Path) -> None:
     assert sum(pos.examples) == sum(len(s.words) for s in sentences)
 
 
+def test_few_long_sentences_and_empty_texts() -> None:
+    long = TaggedSentence(tuple(f"w{i % 30}" for i in range(40)), ("NN", "VB") * 20)
+    pos, _ = probe_words(_encoder("bert"), [long] * 12, max_words=30)
+    assert pos.examples == (7 * 40, 3 * 40), "ten sentences, although the first has enough words"
+    with pytest.raises(InputError, match="40 texts with tokens"):
+        probe_texts(_encoder("gpt2"), [*_texts(40), *[""] * 30])
+
+
 def test_a_probe_reads_length_from_positions() -> None:
     texts = _texts(200)
     [length, *_] = probe_texts(_encoder("bert"), texts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,9 @@ def adapt_to_domain(
     if not isinstance(steps, int) or steps < 1:
         raise ConfigError(f"adaptation: steps is {steps!r}", hint="a whole number, at least 1")
     values: dict[str, Any] = _USUAL | settings
-    given: dict[str, Any] = {
-        name: values.pop(name)
-        for name in ("train", "objective", "unfreeze_original_rows")
-        if name in values
-    }
+    own_arguments = {"model", "corpus", "output_dir", "steps", "config"}
+    names = signature(pretrain).parameters.keys() - own_arguments
+    given: dict[str, Any] = {name: values.pop(name) for name in names & values.keys()}
     documents = [*own_texts, *(Corpus(list(texts)) if texts else ())]
     pretrain(
         encoder.model,

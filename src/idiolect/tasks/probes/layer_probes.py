@@ -32,6 +32,8 @@ __all__ = ["ProbeResult", "probe_texts", "probe_words"]
 _BINS = 6
 _CONTENT_WORDS = 20
 _TRAIN_SHARE = 0.7
+_FEWEST = 10
+"""Sentences with which both the training and the test part have some."""
 
 
 @dataclass(frozen=True)
@@ -81,13 +83,13 @@ def probe_words(
     Args:
         encoder: The encoder.
         sentences: Sentences with tags; the last ones are the test texts.
-        max_words: Words to read, over all sentences.
+        max_words: Words to read, over all sentences; at least ten sentences are read.
 
     Raises:
         InputError: There are too few sentences.
     """
-    if len(sentences) < 10:
-        raise InputError(f"{len(sentences)} tagged sentences", hint="give at least 10")
+    if len(sentences) < _FEWEST:
+        raise InputError(f"{len(sentences)} tagged sentences", hint=f"give at least {_FEWEST}")
     rows, ends = _align(encoder, sentences, max_words)
     examples = _Examples()
     for batch in states_by_layer(encoder, rows):
@@ -121,13 +123,13 @@ def probe_texts(encoder: Encoder, texts: Sequence[str], *, seed: int = 0) -> lis
         seed: Random seed of that choice.
 
     Raises:
-        InputError: There are too few texts.
+        InputError: There are too few texts that are not empty.
     """
-    if len(texts) < 50:
-        raise InputError(f"{len(texts)} texts to probe", hint="give at least 50")
     from idiolect.encoding.text_reader import EncodingCounts
 
     rows = encoder.reader.read(list(texts), None, EncodingCounts())
+    if (count := sum(map(bool, rows))) < 50:
+        raise InputError(f"{count} texts with tokens to probe", hint="give at least 50")
     examples = _Examples()
     for batch in states_by_layer(encoder, rows):
         examples.add([(text, 0) for text in batch.texts], [s.mean(1) for s in batch.states])
@@ -182,7 +184,7 @@ def _align(
         rows.append([*before, *ids, *after] if ids else [])
         ends.append([(word, len(before) + position) for word, position in sorted(last.items())])
         count += len(last)
-        if count >= max_words:
+        if count >= max_words and len(rows) >= _FEWEST:
             break
     return rows, ends
 

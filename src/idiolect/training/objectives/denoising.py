@@ -22,7 +22,7 @@ from idiolect.errors import ConfigError, InputError
 from idiolect.nn.network import Network
 from idiolect.text.templates.text_template import TextTemplate
 from idiolect.text.tokenizers.tokenizer import Tokenizer
-from idiolect.text.word_starts import word_starts
+from idiolect.text.word_starts import WordStarts
 from idiolect.training.data.batch import Batch
 from idiolect.training.data.packed_documents import PackedRows
 from idiolect.training.data.source_targets import SourceTarget, pack_pairs, start_id
@@ -34,6 +34,8 @@ from idiolect.training.objectives.translation import target_loss
 __all__ = ["Denoising", "infilling_lengths", "mask_spans", "permute_sentences"]
 
 _Ids = NDArray[np.int64]
+_LARGEST_MEAN = 1000
+"""A mean length of spans, in words, above which every text has one span anyway."""
 
 
 def infilling_lengths(random: np.random.Generator, budget: int, mean: float) -> _Ids:
@@ -105,7 +107,7 @@ class Denoising(CorpusObjective):
         tokenizer: Defines the mask, and the tokens around a text.
         mask_ratio: Share of the words that are masked (0.3; mBART 0.35).
         poisson_lambda: Mean number of words that one mask replaces (3; 3.5 in fairseq's command for
-            BART and in mBART).
+            BART and in mBART), at least 1.
         permute_sentences: Share of the sentences that are permuted.
         delete_ratio: Share of the words that are deleted.
         rotate: Probability that a text is rotated.
@@ -136,9 +138,13 @@ class Denoising(CorpusObjective):
         check_kind(find_objective("pretrain", "denoising"), network.kind)
         _ = network.language_head
         self.mask_ratio = check_share(mask_ratio, "mask_ratio")
-        self.poisson_lambda = check_number(poisson_lambda, "poisson_lambda", least=0)
-        if not self.poisson_lambda and self.mask_ratio:
-            raise ConfigError("poisson_lambda is 0", hint="masks would replace no words; above 0")
+        self.poisson_lambda = check_number(poisson_lambda, "poisson_lambda")
+        if self.mask_ratio and not 1 <= self.poisson_lambda <= _LARGEST_MEAN:
+            raise ConfigError(
+                f"poisson_lambda is {poisson_lambda}",
+                hint=f"from 1 to {_LARGEST_MEAN}; with a smaller mean, a text would grow by more "
+                "masks than it loses words",
+            )
         self.permuted = check_share(permute_sentences, "permute_sentences")
         self.needs_sentences = self.permuted > 0
         self.delete_ratio = check_share(delete_ratio, "delete_ratio", below_one=True)
@@ -147,7 +153,7 @@ class Denoising(CorpusObjective):
             raise InputError("the tokenizer has no mask token", hint="add one, such as <mask>")
         self.mask_id, self.seed = tokenizer.mask_token_id, seed
         self.language_ids = dict(language_ids or {})
-        self._starts = word_starts(tokenizer)
+        self._starts = WordStarts(tokenizer)
         self._templates = {
             language: self.template(tokenizer, language) for language in (None, *self.language_ids)
         }
@@ -205,7 +211,7 @@ class Denoising(CorpusObjective):
         """Return a corrupted text. Shape: (tokens,) to (other tokens,)."""
         if not len(text):
             return text
-        starts = self._starts[text]
+        starts = self._starts(text)
         starts[0] = True
         if self.permuted and sentence_ends is not None:
             order = permute_sentences(random, sentence_ends, self.permuted)

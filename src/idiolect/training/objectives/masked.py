@@ -14,14 +14,18 @@ from idiolect.errors import ConfigError, InputError
 from idiolect.nn.network import Network
 from idiolect.text.templates.text_template import TextTemplate
 from idiolect.text.tokenizers.tokenizer import Tokenizer
-from idiolect.text.word_starts import word_starts
+from idiolect.text.word_starts import WordStarts
 from idiolect.training.data.batch import IGNORE_INDEX, Batch
 from idiolect.training.data.packed_documents import PackedDocuments, PackedRows
 from idiolect.training.data.token_file import TokenFile
 from idiolect.training.objectives.causal import language_loss
 from idiolect.training.objectives.corpus_objective import CorpusObjective
 from idiolect.training.objectives.objective_registry import check_kind, find_objective
-from idiolect.training.objectives.objective_settings import check_number, check_share
+from idiolect.training.objectives.objective_settings import (
+    check_flag,
+    check_number,
+    check_share,
+)
 from idiolect.training.training_config import TrainingConfig
 
 __all__ = ["Masked", "choose_tokens"]
@@ -79,14 +83,15 @@ class Masked(CorpusObjective):
             check_number(duplicates, "duplicates", least=1) != int(duplicates)
         ):
             raise ConfigError(f"duplicates is {duplicates}", hint="a whole number, such as 10")
-        self.duplicates, self.full_sentences = duplicates, full_sentences
-        self.needs_sentences = full_sentences
+        self.duplicates = duplicates
+        self.full_sentences = check_flag(full_sentences, "full_sentences")
+        self.needs_sentences = self.full_sentences
         self.vocabulary = len(tokenizer)
         template = self.template(tokenizer)
         self._ahead = len(template.before)
         self._never = np.zeros(self.vocabulary, np.bool_)
         self._never[[*template.before, *template.after, self.mask_id]] = True
-        self._starts = word_starts(tokenizer) if whole_word else None
+        self._starts = WordStarts(tokenizer) if check_flag(whole_word, "whole_word") else None
         self.language_ids = dict(language_ids or {})
 
     @staticmethod
@@ -143,8 +148,10 @@ class Masked(CorpusObjective):
     def mask(self, rows: PackedRows) -> tuple[Tensor, Tensor]:
         """Return the masked ids of rows and their labels. Shape: (rows, length), both."""
         ids = rows.input_ids.numpy()
-        texts = rows.texts()
-        uniform, kind, other = self._draw(rows, texts)
+        documents = rows.texts()
+        uniform, kind, other = self._draw(rows, documents)
+        # Documents that share a row as one text also share its number of selected tokens.
+        texts = _joined(documents) if self.full_sentences else documents
         number = np.full(ids.shape, -1)
         for i, (row, start, stop) in enumerate(texts):
             number[row, start:stop] = i
@@ -153,9 +160,10 @@ class Masked(CorpusObjective):
         budgets = np.maximum(1, np.round(self.probability * sizes)).astype(np.int64)
         words = None
         if self._starts is not None:
-            first = self._starts[ids] | ~candidates
-            for row, start, _ in texts:
-                first[row, start : start + self._ahead + 1] = True
+            first = self._starts(ids) | ~candidates
+            for row, start, _ in documents:
+                ahead = 0 if self.full_sentences and start else self._ahead
+                first[row, start : start + ahead + 1] = True
             words = np.cumsum(first.ravel()).reshape(ids.shape)
         selected = choose_tokens(uniform, number, candidates, budgets, words)
         labels = np.where(selected, ids, IGNORE_INDEX)
@@ -189,6 +197,17 @@ class Masked(CorpusObjective):
             )
         row_ids = [self.language_ids[language] for language in rows.languages]
         return torch.tensor(row_ids)[:, None].expand(rows.input_ids.shape).contiguous()
+
+
+def _joined(texts: Sequence[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    """Return the texts of each row as one."""
+    found: list[tuple[int, int, int]] = []
+    for row, start, stop in texts:
+        if found and found[-1][0] == row:
+            found[-1] = (row, found[-1][1], stop)
+        else:
+            found.append((row, start, stop))
+    return found
 
 
 def choose_tokens(

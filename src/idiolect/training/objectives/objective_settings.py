@@ -9,7 +9,7 @@ from typing import Any
 
 from idiolect.errors import ConfigError
 
-__all__ = ["check_number", "check_settings", "check_share"]
+__all__ = ["check_flag", "check_number", "check_settings", "check_share"]
 
 
 def check_settings(objective: type[Any], name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,6 +30,17 @@ def check_settings(objective: type[Any], name: str, settings: Mapping[str, Any])
 
 _OF_THE_RUN = ("seed", "language_ids")
 """Arguments of objectives that the run supplies."""
+
+
+def check_flag(value: object, name: str) -> bool:
+    """Return a setting that is on or off.
+
+    Raises:
+        ConfigError: The value is not a bool. A text such as "False" would count as true.
+    """
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name} is {value!r}", hint="true or false")
+    return value
 
 
 def check_share(

@@ -67,6 +67,7 @@ class Prefix(CorpusObjective):
         self.pad_id = tokenizer.pad_token_id or 0
         self.start = None if self.causal else start_id(network)
         self._packed = network.packs_texts
+        self._end = np.array(self.template(tokenizer).after, np.int64)
 
     def template(self, tokenizer: Tokenizer, language: str | None = None) -> TextTemplate:
         """Return the special tokens around each text; both sides of an encoder-decoder end."""
@@ -89,9 +90,11 @@ class Prefix(CorpusObjective):
 
     def _cut(self, length: int, random: np.random.Generator) -> int:
         """Sample the length of a text's prefix; prefix and rest have at least one token each."""
-        low = max(1, round(self.shares[0] * length))
-        high = min(length - 1, round(self.shares[1] * length))
-        return int(random.integers(low, max(low, high) + 1)) if length > 1 else length
+        if length < 2:
+            return length
+        low = min(max(1, round(self.shares[0] * length)), length - 1)
+        high = min(max(low, round(self.shares[1] * length)), length - 1)
+        return int(random.integers(low, high + 1))
 
     def _divided(self, rows: PackedRows, cuts: list[int]) -> Batch:
         """Return prefixes for the encoder, and the rest of each text for the decoder."""
@@ -99,7 +102,9 @@ class Prefix(CorpusObjective):
         ids = rows.input_ids.numpy()
         for (row, start, stop), cut in zip(rows.texts(), cuts, strict=True):
             text = ids[row, start:stop]
-            source = np.append(text[:cut], text[-1:])
+            # The prefix ends as a whole text does. Without an end token it ends with nothing: the
+            # last token of the text is one of those to predict.
+            source = np.concatenate([text[:cut], self._end])
             pairs[row].append(SourceTarget(source, text[cut:] if cut < len(text) else text[-1:]))
         return pack_pairs(pairs, pad_id=self.pad_id, start=self.start, packed=self._packed)
 

@@ -25,7 +25,11 @@ from idiolect.training.data.packed_documents import PackedRows
 from idiolect.training.data.source_targets import SourceTarget, pack_pairs, start_id
 from idiolect.training.objectives.corpus_objective import CorpusObjective
 from idiolect.training.objectives.objective_registry import check_kind, find_objective
-from idiolect.training.objectives.objective_settings import check_number, check_share
+from idiolect.training.objectives.objective_settings import (
+    check_flag,
+    check_number,
+    check_share,
+)
 from idiolect.training.objectives.translation import target_loss
 
 __all__ = ["UL2", "SpanCorruption", "SpanDenoiser", "raw_length", "sentinel_ids", "spans_of"]
@@ -56,6 +60,8 @@ class SpanDenoiser:
         if self.mean_noise_span_length != _SUFFIX_SPAN:
             check_number(self.mean_noise_span_length, "mean_noise_span_length", least=1)
         check_number(self.weight, "weight", least=0)
+        if not isinstance(self.mode_token, str | None):
+            raise ConfigError(f"mode_token is {self.mode_token!r}", hint="a token, such as [R]")
 
     def lengths(self, tokens: int) -> tuple[int, int]:
         """Return the number of noise tokens and of spans in a text, as T5 rounds them."""
@@ -66,6 +72,10 @@ class SpanDenoiser:
             return noise, 1
         spans = max(round(noise / self.mean_noise_span_length), 1)
         return noise, min(spans, noise, tokens - noise)
+
+    def target_length(self, tokens: int) -> int:
+        """Return the length of the target made from a text, with sentinels and the end."""
+        return sum(self.lengths(tokens)) + 1
 
     def input_length(self, tokens: int) -> int:
         """Return the length of the input made from a text, with sentinels, end and mode token."""
@@ -83,27 +93,47 @@ UL2 = (
 """The seven denoisers of UL2, equally weighted (Tay et al. 2022, 2205.05131, table 1)."""
 
 
-def raw_length(denoisers: Sequence[SpanDenoiser], max_length: int) -> int:
+def raw_length(
+    denoisers: Sequence[SpanDenoiser], max_length: int, max_target: int | None = None
+) -> int:
     """Return the maximum length of a text whose input has at most `max_length` tokens; 0 if none.
+
+    It is at most 64 · `max_length`, which only a noise density above 98 % exceeds.
 
     >>> raw_length([SpanDenoiser()], 512)
     568
+
+    Args:
+        denoisers: The denoisers that may corrupt the text.
+        max_length: Maximum length of its input.
+        max_target: Maximum length of its target, if the decoder has a limit.
     """
+
+    def fits(length: int) -> bool:
+        return all(
+            one.input_length(length) <= max_length
+            and (max_target is None or one.target_length(length) <= max_target)
+            for one in denoisers
+        )
+
     length = 0
-    while all(one.input_length(length + 1) <= max_length for one in denoisers):
+    while length < 64 * max_length and fits(length + 1):
         length += 1
     return length
 
 
 def sentinel_ids(tokenizer: Tokenizer) -> list[int]:
     """Return the ids of `<extra_id_0>`, `<extra_id_1>` and so on."""
-    ids: list[int] = []
-    for pattern in _SENTINELS:
-        while (id_ := tokenizer.engine.token_to_id(pattern.format(len(ids)))) is not None:
-            ids.append(id_)
-        if ids:
-            break
+    pattern, ids = _sentinel_pattern(tokenizer), list[int]()
+    while (id_ := tokenizer.engine.token_to_id(pattern.format(len(ids)))) is not None:
+        ids.append(id_)
     return ids
+
+
+def _sentinel_pattern(tokenizer: Tokenizer) -> str:
+    """Return how a tokenizer writes its sentinels: T5's way, unless it has mT5's."""
+    first = (one for one in _SENTINELS if tokenizer.engine.token_to_id(one.format(0)) is not None)
+    return next(first, _SENTINELS[0])
 
 
 def spans_of(
@@ -173,7 +203,8 @@ class SpanCorruption(CorpusObjective):
         if tokenizer.eos_token_id is None:
             raise InputError("the tokenizer has no token that ends a text", hint="add </s>")
         self.denoisers = _denoisers(noise_density, mean_noise_span_length, denoisers)
-        self.end_id, self.seed, self.at_end = tokenizer.eos_token_id, seed, at_end
+        self.end_id, self.seed = tokenizer.eos_token_id, seed
+        self.at_end = check_flag(at_end, "at_end")
         self.sentinels = np.array(sentinel_ids(tokenizer), np.int64)
         if not len(self.sentinels):
             raise InputError("the tokenizer has no sentinel tokens", hint="add <extra_id_0> and on")
@@ -183,6 +214,7 @@ class SpanCorruption(CorpusObjective):
         self._shares = weights / weights.sum()
         self.pad_id, self.start = tokenizer.pad_token_id or 0, start_id(network)
         self._packed = network.packs_texts
+        self._positions = network.config.max_position_embeddings or None
 
     @staticmethod
     def missing_tokens(
@@ -203,7 +235,8 @@ class SpanCorruption(CorpusObjective):
         length = _text_length(mixture, max_length)
         most = max(one.lengths(size)[1] for one in mixture for size in (length, length - 1))
         have = sentinel_ids(tokenizer)
-        names = [_SENTINELS[0].format(i) for i in reversed(range(len(have), most))]
+        pattern = _sentinel_pattern(tokenizer)
+        names = [pattern.format(i) for i in reversed(range(len(have), most))]
         modes = dict.fromkeys(one.mode_token for one in mixture if one.mode_token)
         names += [name for name in modes if tokenizer.engine.token_to_id(name) is None]
         return names if tokenizer.eos_token_id is not None else ["</s>", *names]
@@ -219,7 +252,7 @@ class SpanCorruption(CorpusObjective):
         Raises:
             ConfigError: No text is long enough for a span.
         """
-        return _text_length(self.denoisers, max_length)
+        return _text_length(self.denoisers, max_length, self._positions)
 
     def prepare(self, rows: PackedRows) -> Batch:
         """Corrupt each text of the rows."""
@@ -262,9 +295,11 @@ class SpanCorruption(CorpusObjective):
         )
 
 
-def _text_length(denoisers: Sequence[SpanDenoiser], max_length: int) -> int:
+def _text_length(
+    denoisers: Sequence[SpanDenoiser], max_length: int, max_target: int | None = None
+) -> int:
     """Return `raw_length`, after checking that a text of that length has space for a span."""
-    length = raw_length(denoisers, max_length)
+    length = raw_length(denoisers, max_length, max_target)
     if length < 2:
         raise ConfigError(
             f"max_length {max_length} is too short for one span and its sentinel",

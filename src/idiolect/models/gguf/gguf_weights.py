@@ -195,7 +195,7 @@ class GGUFWeights:
         kind = gguf.GGMLQuantizationType(entry.type)
         if len(entry.shape) != 2 or gguf.GGML_QUANT_SIZES[kind][0] == 1:
             return None
-        rows = torch.from_numpy(numpy.array(self._rows(stored)))
+        rows = torch.tensor(self._rows(stored))
         rows = take(self._in_published_order(rows, stored, rule)).contiguous()
         return GGUFMatrix(rows, entry.shape[1], kind.name)
 
@@ -205,7 +205,8 @@ class GGUFWeights:
 
         entry = self._header.tensors[stored]
         values = gguf.dequantize(self._rows(stored), gguf.GGMLQuantizationType(entry.type))
-        return torch.from_numpy(numpy.array(values, dtype=numpy.float32)).reshape(entry.shape)
+        # Torch's own memory is in huge pages, see `idiolect/__init__.py`.
+        return torch.tensor(values, dtype=torch.float32).reshape(entry.shape)
 
     def _rows(self, stored: str) -> numpy.ndarray[Any, Any]:
         """Return the bytes of a tensor, in rows, as a view of the file."""

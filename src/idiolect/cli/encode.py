@@ -16,6 +16,7 @@ from idiolect.cli.text_options import (
     report_skipped,
 )
 from idiolect.cli.training_options import EncodingPrecisionOption, SeedOption, local_device
+from idiolect.cli.unused_options import refuse_unused
 from idiolect.errors import InputError
 from idiolect.text.skipped import MAX_UNREADABLE, Skipped
 
@@ -124,6 +125,7 @@ def encode(
 
 
 def generate_queries(
+    context: typer.Context,
     model: Annotated[
         str, typer.Argument(help="The language model: a directory, a hub id or a package's model.")
     ],
@@ -170,6 +172,8 @@ def generate_queries(
     from idiolect.text.corpus import Corpus
     from idiolect.training.progress import duration, status
 
+    if not filter_top_k:
+        refuse_unused(context, "--filter-top-k 0 keeps all queries", "filter_encoder")
     sampling = Sampling(temperature, top_k, top_p)
     corpus = Corpus(sources, field, per=per, max_unreadable=max_unreadable)
     with status("loading the model"):

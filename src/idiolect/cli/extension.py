@@ -25,6 +25,7 @@ from idiolect.cli.training_options import (
     given,
     local_device,
 )
+from idiolect.cli.unused_options import refuse_unused
 from idiolect.errors import InputError
 from idiolect.text.skipped import MAX_UNREADABLE
 
@@ -41,6 +42,7 @@ __all__ = ["distill", "extend"]
 
 
 def extend(
+    context: typer.Context,
     base: Annotated[str, typer.Argument(help="Model or tokenizer: a directory or a hub id.")],
     terms: Annotated[
         Path,
@@ -113,6 +115,7 @@ def extend(
                     f"{base} is a tokenizer: it has no rows to initialise",
                     hint="leave out --vectors, or extend a model",
                 )
+            refuse_unused(context, f"{base} is a tokenizer, without rows", "init", "seed")
             larger = run(original, terms_to_add, method, max_rows=max_rows, **texts)
         else:
             larger = run(

@@ -37,6 +37,7 @@ from idiolect.cli.training_options import (
     given,
     local_device,
 )
+from idiolect.cli.unused_options import refuse_epochs
 from idiolect.text.skipped import MAX_UNREADABLE
 
 __all__ = ["dpo", "ipo", "kto", "orpo", "simpo"]
@@ -48,6 +49,7 @@ _OWN = {"label_smoothing", "gamma", "desirable_weight", "undesirable_weight"}
 
 def _tune(
     loss: str,
+    context: typer.Context,
     model: ModelArgument,
     data: DataArgument,
     out: RunFolderOption,
@@ -92,6 +94,7 @@ def _tune(
     from idiolect.models.language_model import LanguageModel
     from idiolect.text.skipped import Skipped
 
+    refuse_epochs(context, steps)
     settings = PreferenceSettings(
         loss=loss,  # type: ignore[arg-type]
         label_smoothing=label_smoothing,
@@ -101,6 +104,7 @@ def _tune(
         **given(beta=beta),
     )
     run, values = training_plan(
+        context,
         train,
         lora_r,
         lora_target_modules,

@@ -25,6 +25,7 @@ from idiolect.cli.training_options import (
     given,
     local_device,
 )
+from idiolect.cli.unused_options import refuse_epochs
 from idiolect.text.skipped import MAX_UNREADABLE
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ __all__ = ["reward", "show_agreement"]
 
 
 def reward(
+    context: typer.Context,
     model: ModelArgument,
     data: DataArgument,
     out: RunFolderOption,
@@ -80,6 +82,7 @@ def reward(
     from idiolect.text.files import write_atomic
     from idiolect.text.skipped import Skipped
 
+    refuse_epochs(context, steps)
     config = reward_config(
         seed=seed,
         **given(

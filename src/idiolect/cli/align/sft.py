@@ -31,12 +31,14 @@ from idiolect.cli.training_options import (
     TensorboardOption,
     local_device,
 )
+from idiolect.cli.unused_options import refuse_epochs
 from idiolect.text.skipped import MAX_UNREADABLE
 
 __all__ = ["sft"]
 
 
 def sft(
+    context: typer.Context,
     model: ModelArgument,
     data: DataArgument,
     out: RunFolderOption,
@@ -81,7 +83,9 @@ def sft(
     from idiolect.models.language_model import LanguageModel
     from idiolect.text.skipped import Skipped
 
+    refuse_epochs(context, steps)
     run, settings = training_plan(
+        context,
         train,
         lora_r,
         lora_target_modules,

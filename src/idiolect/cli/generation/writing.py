@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from idiolect.cli.unused_options import refuse_unused
+
 if TYPE_CHECKING:
     from idiolect.generate.generator import Generator
     from idiolect.generate.logits_processors import LogitsProcessor
@@ -135,6 +137,7 @@ def generate(
 
 
 def chat(
+    context: typer.Context,
     model: Annotated[str, _MODEL],
     system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Tokens of an answer.", min=1)] = 256,
@@ -152,6 +155,8 @@ def chat(
     """
     from idiolect.generate.prompts.chat_template import render_chat
 
+    if not temperature:
+        refuse_unused(context, "--temperature 0 is greedy", "top_p", "seed")
     generator = _load(model)
     generator.share(batch_size=1)  # so that only the new part of each turn is read
     messages = [] if system is None else [{"role": "system", "content": system}]

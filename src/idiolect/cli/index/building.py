@@ -18,6 +18,7 @@ from idiolect.cli.index.options import (
 from idiolect.cli.scale.ray_options import RayOption
 from idiolect.cli.text_options import MaxUnreadableOption, report_skipped
 from idiolect.cli.training_options import EncodingPrecisionOption, given
+from idiolect.cli.unused_options import refuse_unused
 from idiolect.errors import InputError
 from idiolect.search.index_location import is_index
 from idiolect.text.skipped import MAX_UNREADABLE, Skipped
@@ -87,6 +88,7 @@ _LabelField = Annotated[
 
 
 def build(
+    context: typer.Context,
     index: IndexArgument,
     sources: _Sources,
     encoder: EncoderOption = None,
@@ -122,6 +124,8 @@ def build(
             "a new index needs vectors",
             hint="add --encoder, which computes them, or --vectors, if the records have their own",
         )
+    if encoder is None:
+        refuse_unused(context, "it needs --encoder", "precision")
     report = _Report()
     items = report.items(sources, id_field, fields, metadata, vectors, max_unreadable)
     model: Any = None

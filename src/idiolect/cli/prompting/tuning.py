@@ -35,12 +35,14 @@ from idiolect.cli.training_options import (
     given,
     lora_config,
 )
+from idiolect.cli.unused_options import refuse_lora, refuse_unused
 from idiolect.text.skipped import MAX_UNREADABLE
 
 __all__ = ["tune"]
 
 
 def tune(
+    context: typer.Context,
     model: ModelArgument,
     file: Annotated[Path, typer.Argument(help="Examples: CSV, TSV, JSON Lines or Parquet.")],
     out: RunFolderOption,
@@ -98,6 +100,10 @@ def tune(
     virtual = method in ("prompt", "prefix")
     if not virtual and (init_text is not None or prefix_projection):
         raise ConfigError(f"virtual tokens with {method}", hint="use method prompt or prefix")
+    if not virtual:
+        refuse_unused(context, f"--method {method} has no virtual tokens", "num_virtual_tokens")
+    if method != "lora":
+        refuse_lora(context, f"--method {method}")
     config = tuning_config(
         method,
         seed=seed,

@@ -14,6 +14,7 @@ from idiolect.cli.text_options import (
     report_skipped,
 )
 from idiolect.cli.training_options import MaxLengthOption, SeedOption, local_device
+from idiolect.cli.unused_options import refuse_unused
 from idiolect.text.skipped import MAX_UNREADABLE
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ _LIBRARY = ("argparse", "asyncio", "collections", "email", "http", "json", "logg
 
 
 def probe(
+    context: typer.Context,
     model: Annotated[str, typer.Argument(help="A model or a classifier: a directory or hub id.")],
     report: Annotated[Path, typer.Option(help="HTML page to write, with plots.")],
     texts: Annotated[
@@ -70,6 +72,8 @@ def probe(
     from idiolect.text.files import write_atomic
     from idiolect.text.skipped import Skipped
 
+    if not texts:
+        refuse_unused(context, "it is a field of --texts", "field")
     skipped = Skipped()
     sentences = [] if tagged is None else read_tagged(tagged, skipped)
     report_skipped(skipped, "the tagged sentences")

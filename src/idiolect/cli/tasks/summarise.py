@@ -24,6 +24,7 @@ from idiolect.cli.training_options import (
     local_device,
     lora_config,
 )
+from idiolect.cli.unused_options import refuse_lora
 from idiolect.text.skipped import MAX_UNREADABLE
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ _AtOnce = Annotated[int, typer.Option(help="Texts per batch.", min=1, max=100_00
 
 
 def train(
+    context: typer.Context,
     file: _TextFile,
     model: Annotated[str, typer.Option(help="A decoder or an encoder-decoder.")],
     out: RunFolderOption,
@@ -85,6 +87,8 @@ def train(
     from idiolect.models.language_model import LanguageModel
     from idiolect.tasks.summarise.summariser import Summariser, summary_config
 
+    if adaptation != "lora":
+        refuse_lora(context, f"--adaptation {adaptation}")
     chosen = given(learning_rate=learning_rate, precision=precision, save_steps=save_steps)
     config = summary_config(adaptation, seed=seed, **chosen)
     texts = _read(file, text, summary, max_unreadable)

@@ -65,6 +65,8 @@ def run(
 
     if translation is not None and plot is None:
         raise InputError("--translation is for --plot", hint="add --plot FILE")
+    if text is not None and source is not None:
+        raise InputError(f"both --text and the file {source}", hint="give one of them")
     texts = [text] if text is not None else _read(source)
     references = None if reference is None else _read(reference)
     if references is not None and len(references) != len(texts):

@@ -18,6 +18,7 @@ from idiolect.cli.training_options import (
     given,
     local_device,
 )
+from idiolect.cli.unused_options import refuse_unused
 from idiolect.errors import ConfigError
 from idiolect.models.translators import TRANSLATORS
 from idiolect.text.skipped import MAX_UNREADABLE, Skipped
@@ -26,6 +27,7 @@ __all__ = ["train"]
 
 
 def train(
+    context: typer.Context,
     source: Annotated[
         Path, typer.Argument(help="File with one text per line; optionally compressed.")
     ],
@@ -83,6 +85,12 @@ def train(
         raise ConfigError(
             "--tokenizer is for a new model, and --model has its own", hint="omit one of them"
         )
+    if model is not None:
+        refuse_unused(
+            context, "--model is trained instead of a new one", "architecture", "vocab_size"
+        )
+    if tokenizer is not None:
+        refuse_unused(context, "--tokenizer has its own", "vocab_size")
     if architecture in TRANSLATORS:
         settings = TRANSLATORS[architecture]
     elif Path(architecture).is_file():

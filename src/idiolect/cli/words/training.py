@@ -15,12 +15,16 @@ from idiolect.cli.text_options import (
     report_skipped,
 )
 from idiolect.cli.training_options import SeedOption
+from idiolect.cli.unused_options import refuse_unused
 from idiolect.text.skipped import MAX_UNREADABLE
 
 __all__ = ["train"]
 
+_OF_WORD2VEC = ("negative", "shared_negatives", "sample", "min_n", "max_n", "buckets")
+
 
 def train(
+    context: typer.Context,
     sources: SourcesArgument,
     out: Annotated[
         Path,
@@ -86,6 +90,14 @@ def train(
     from idiolect.words.train_words import train_words
     from idiolect.words.word2vec import Word2VecConfig
 
+    if model == "glove":
+        refuse_unused(context, "it is an option of word2vec", *_OF_WORD2VEC)
+    else:
+        refuse_unused(context, "it is an option of --model glove", "x_max", "memory_mb")
+    if not negative:
+        refuse_unused(context, "--negative is 0", "shared_negatives")
+    if not min_n:
+        refuse_unused(context, "there are no n-grams without --min-n", "max_n", "buckets")
     corpus = Corpus(sources, field, per=per, max_unreadable=max_unreadable)
     config: Word2VecConfig | GloveConfig
     if model == "glove":

@@ -1,0 +1,52 @@
+"""Errors for options that the other options of a command leave without effect."""
+
+from __future__ import annotations
+
+import typer
+
+from idiolect.errors import ConfigError
+
+__all__ = ["refuse_epochs", "refuse_lora", "refuse_unused"]
+
+_OF_LORA = ("lora_r", "lora_target_modules", "use_rslora", "use_dora")
+
+
+def refuse_unused(context: typer.Context, reason: str, *names: str) -> None:
+    """Refuse options that were typed, and that the command would not use.
+
+    Without this, a wrong combination would run for hours as if the option had never been typed.
+    Defaults are accepted.
+
+    Args:
+        context: The context of the command.
+        reason: Why the options have no effect.
+        names: The names of their parameters; those that the command lacks are ignored.
+
+    Raises:
+        ConfigError: One of them was typed.
+    """
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        # By name, since the class of the source is no part of typer's interface.
+        if parameter.name in names and source is not None and source.name == "COMMANDLINE":
+            option = max(parameter.opts, key=len)
+            raise ConfigError(f"{option} would have no effect: {reason}", hint="leave it out")
+
+
+def refuse_lora(context: typer.Context, choice: str) -> None:
+    """Refuse the options of LoRA, given the option that chose to train something else.
+
+    Raises:
+        ConfigError: One of them was typed.
+    """
+    refuse_unused(context, f"{choice} trains no adapters", *_OF_LORA)
+
+
+def refuse_epochs(context: typer.Context, steps: int | None) -> None:
+    """Refuse epochs beside the total number of steps.
+
+    Raises:
+        ConfigError: Both were typed.
+    """
+    if steps is not None:
+        refuse_unused(context, "--steps replaces it", "epochs")

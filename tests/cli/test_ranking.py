@@ -193,7 +193,7 @@ def test_models_are_loaded_on_the_local_device(
 
 def test_more_dimensions_than_the_vectors_have(folder: Path) -> None:
     model, data = str(folder / "model"), ("--data", str(folder))
-    with pytest.raises(ConfigError, match="--dimensions 4096, and .*model has 16"):
+    with pytest.raises(ConfigError, match=r"--dimensions 4096, and .*model has 16"):
         _run("evaluate", "search", model, *data, "--dimensions", "8,4096")
     # One of several encoders may be wider, so that the others only report what they lack.
     output = _run("evaluate", "search", model, "--base", model, *data, "--dimensions", "8,4096")

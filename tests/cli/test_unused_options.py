@@ -1,4 +1,4 @@
-"""Options that the others of a command leave without effect are refused, before anything is read."""
+"""Options without effect beside the others of a command are refused before anything is read."""
 
 from __future__ import annotations
 
@@ -80,7 +80,9 @@ def test_an_option_without_effect_is_refused(
 
 
 def test_defaults_are_accepted_beside_any_choice(tmp_path: Path) -> None:
-    ended = idiolect_program("tune", "no-model", "pairs.jsonl", "-o", "run", folder=tmp_path)
-    assert "no effect" not in ended.stderr
-    words = "tune no-model pairs.jsonl -o run --train rows+lora --lora-r 4".split()
-    assert "no effect" not in idiolect_program(*words, folder=tmp_path).stderr
+    words = ("tune", "no-model", "pairs.jsonl", "-o", "run")
+    adapters = ("--train", "rows+lora", "--lora-r", "4")
+    for options in ((), adapters):
+        ended = idiolect_program(*words, *options, folder=tmp_path)
+        assert "no-model" in ended.stderr
+        assert "no effect" not in ended.stderr

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from idiolect.cli.refusals import refuse_unused
 from idiolect.cli.scale.ray_options import RayOption
 from idiolect.cli.text_options import (
     FieldOption,
@@ -16,7 +17,6 @@ from idiolect.cli.text_options import (
     report_skipped,
 )
 from idiolect.cli.training_options import EncodingPrecisionOption, SeedOption, local_device
-from idiolect.cli.unused_options import refuse_unused
 from idiolect.errors import InputError
 from idiolect.text.skipped import MAX_UNREADABLE, Skipped
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from idiolect.cli.refusals import refuse_existing_model, refuse_unused
 from idiolect.cli.text_options import (
     FieldOption,
     MaxUnreadableOption,
@@ -25,7 +26,6 @@ from idiolect.cli.training_options import (
     given,
     local_device,
 )
-from idiolect.cli.unused_options import refuse_unused
 from idiolect.errors import InputError
 from idiolect.text.skipped import MAX_UNREADABLE
 
@@ -96,10 +96,7 @@ def extend(
     from idiolect.vocabulary.extend.extend import extend as run
     from idiolect.words.word_vectors import WordVectors
 
-    if (out / "tokenizer.json").exists():
-        raise InputError(
-            f"{out} already contains a model or tokenizer", hint="choose another --out"
-        )
+    refuse_existing_model(out)
     terms_to_add = _read_terms(terms)
     original = _load(base)
     console = Console(stderr=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from idiolect.cli.refusals import refuse_existing_model, refuse_lora, refuse_unused
 from idiolect.cli.text_options import (
     FieldOption,
     MaxUnreadableOption,
@@ -36,7 +37,6 @@ from idiolect.cli.training_options import (
     lora_config,
     objective_help,
 )
-from idiolect.cli.unused_options import refuse_lora, refuse_unused
 from idiolect.errors import ConfigError
 from idiolect.text.skipped import MAX_UNREADABLE
 from idiolect.training.objectives.objective_registry import find_objective
@@ -255,6 +255,7 @@ def merge(
     from idiolect.models.language_model import LanguageModel
     from idiolect.models.merging import merge_adapter
 
+    refuse_existing_model(out)
     base = LanguageModel.load(model, quantization=quantization)
     names = merge_adapter(base, adapter)
     base.save(out)

@@ -19,9 +19,9 @@ from idiolect.cli.judged_data import (
     read_named_runs,
     refuse_split,
 )
+from idiolect.cli.refusals import refuse_unused
 from idiolect.cli.scale.ray_options import RayOption
 from idiolect.cli.training_options import local_device
-from idiolect.cli.unused_options import refuse_unused
 from idiolect.errors import ConfigError, InputError
 
 if TYPE_CHECKING:

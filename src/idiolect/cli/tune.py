@@ -14,6 +14,7 @@ import idiolect.encoding.objectives  # noqa: F401
 from idiolect.cli import tune_ranker
 from idiolect.cli.endings import ResumableCommand
 from idiolect.cli.judged_data import parse_dimensions
+from idiolect.cli.refusals import refuse_epochs, refuse_lora, refuse_unused
 from idiolect.cli.text_options import FieldOption, MaxUnreadableOption, report_skipped
 from idiolect.cli.training_options import (
     UNFREEZE,
@@ -35,7 +36,6 @@ from idiolect.cli.training_options import (
     lora_config,
     objective_help,
 )
-from idiolect.cli.unused_options import refuse_epochs, refuse_lora, refuse_unused
 from idiolect.errors import ConfigError
 from idiolect.text.skipped import MAX_UNREADABLE
 from idiolect.training.objectives.objective_registry import find_objective

@@ -26,6 +26,7 @@ from idiolect.cli.ranker_data import (
     require_relevant,
     unjudged_groups,
 )
+from idiolect.cli.refusals import refuse_unused
 from idiolect.cli.training_options import (
     BatchSizeOption,
     EpochsOption,
@@ -39,7 +40,6 @@ from idiolect.cli.training_options import (
     given,
     local_device,
 )
-from idiolect.cli.unused_options import refuse_unused
 from idiolect.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from idiolect.cli.refusals import refuse_lora
 from idiolect.cli.training_options import given, lora_config
-from idiolect.cli.unused_options import refuse_lora
 
 __all__ = [
     "ChatOption",

@@ -19,6 +19,7 @@ from idiolect.cli.align.alignment_options import (
     training_plan,
 )
 from idiolect.cli.align.commands import command_of
+from idiolect.cli.refusals import refuse_epochs
 from idiolect.cli.text_options import MaxUnreadableOption, report_skipped
 from idiolect.cli.training_options import (
     BatchSizeOption,
@@ -37,7 +38,6 @@ from idiolect.cli.training_options import (
     given,
     local_device,
 )
-from idiolect.cli.unused_options import refuse_epochs
 from idiolect.text.skipped import MAX_UNREADABLE
 
 __all__ = ["dpo", "ipo", "kto", "orpo", "simpo"]

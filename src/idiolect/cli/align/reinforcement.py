@@ -16,6 +16,7 @@ from idiolect.cli.align.alignment_options import (
     training_plan,
 )
 from idiolect.cli.align.commands import command_of
+from idiolect.cli.refusals import refuse_epochs
 from idiolect.cli.text_options import MaxUnreadableOption, report_skipped
 from idiolect.cli.training_options import (
     CheckpointingOption,
@@ -33,7 +34,6 @@ from idiolect.cli.training_options import (
     given,
     local_device,
 )
-from idiolect.cli.unused_options import refuse_epochs
 from idiolect.text.skipped import MAX_UNREADABLE
 
 __all__ = ["grpo", "ppo", "rloo"]

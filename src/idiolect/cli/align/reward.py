@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from idiolect.cli.align.alignment_options import DataArgument, ModelArgument, StepsOption
+from idiolect.cli.refusals import refuse_epochs
 from idiolect.cli.text_options import MaxUnreadableOption, report_skipped
 from idiolect.cli.training_options import (
     BatchSizeOption,
@@ -25,7 +26,6 @@ from idiolect.cli.training_options import (
     given,
     local_device,
 )
-from idiolect.cli.unused_options import refuse_epochs
 from idiolect.text.skipped import MAX_UNREADABLE
 
 if TYPE_CHECKING:

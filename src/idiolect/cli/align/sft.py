@@ -14,6 +14,7 @@ from idiolect.cli.align.alignment_options import (
     TrainOption,
     training_plan,
 )
+from idiolect.cli.refusals import refuse_epochs
 from idiolect.cli.text_options import MaxUnreadableOption, report_skipped
 from idiolect.cli.training_options import (
     BatchSizeOption,
@@ -31,7 +32,6 @@ from idiolect.cli.training_options import (
     TensorboardOption,
     local_device,
 )
-from idiolect.cli.unused_options import refuse_epochs
 from idiolect.text.skipped import MAX_UNREADABLE
 
 __all__ = ["sft"]

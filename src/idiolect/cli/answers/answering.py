@@ -18,7 +18,7 @@ from idiolect.cli.index.options import (
     check_namespace,
     open_index,
 )
-from idiolect.cli.unused_options import refuse_unused
+from idiolect.cli.refusals import refuse_unused
 from idiolect.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from idiolect.cli.unused_options import refuse_unused
+from idiolect.cli.refusals import refuse_unused
 
 __all__ = ["hub"]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from idiolect.cli.unused_options import refuse_unused
+from idiolect.cli.refusals import refuse_unused
 
 if TYPE_CHECKING:
     from idiolect.generate.generator import Generator

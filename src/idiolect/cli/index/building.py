@@ -15,10 +15,10 @@ from idiolect.cli.index.options import (
     NamespaceOption,
     open_index,
 )
+from idiolect.cli.refusals import refuse_unused
 from idiolect.cli.scale.ray_options import RayOption
 from idiolect.cli.text_options import MaxUnreadableOption, report_skipped
 from idiolect.cli.training_options import EncodingPrecisionOption, given
-from idiolect.cli.unused_options import refuse_unused
 from idiolect.errors import InputError
 from idiolect.search.index_location import is_index
 from idiolect.text.skipped import MAX_UNREADABLE, Skipped

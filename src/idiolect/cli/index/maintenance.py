@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from idiolect.cli.index.options import IndexArgument, shown_size
-from idiolect.cli.unused_options import refuse_unused
+from idiolect.cli.refusals import refuse_unused
 from idiolect.errors import InputError
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from idiolect.cli.index.options import (
     open_index,
 )
 from idiolect.cli.index.results import MARKS, print_hits
-from idiolect.cli.unused_options import refuse_unused
+from idiolect.cli.refusals import refuse_unused
 from idiolect.errors import InputError
 
 if TYPE_CHECKING:

@@ -22,9 +22,9 @@ from idiolect.cli.prompting.task_options import (
     load_generator,
     read_texts,
 )
+from idiolect.cli.refusals import refuse_unused
 from idiolect.cli.text_options import MaxUnreadableOption
 from idiolect.cli.training_options import SeedOption, local_device
-from idiolect.cli.unused_options import refuse_unused
 from idiolect.text.skipped import MAX_UNREADABLE
 
 if TYPE_CHECKING:

@@ -20,6 +20,7 @@ from idiolect.cli.prompting.task_options import (
     load_generator,
     read_texts,
 )
+from idiolect.cli.refusals import refuse_lora, refuse_unused
 from idiolect.cli.text_options import MaxUnreadableOption
 from idiolect.cli.training_options import (
     BatchSizeOption,
@@ -35,7 +36,6 @@ from idiolect.cli.training_options import (
     given,
     lora_config,
 )
-from idiolect.cli.unused_options import refuse_lora, refuse_unused
 from idiolect.text.skipped import MAX_UNREADABLE
 
 __all__ = ["tune"]

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from idiolect.cli.refusals import refuse_unused
 from idiolect.cli.text_options import (
     FieldOption,
     MaxUnreadableOption,
     report_skipped,
 )
 from idiolect.cli.training_options import MaxLengthOption, SeedOption, local_device
-from idiolect.cli.unused_options import refuse_unused
 from idiolect.text.skipped import MAX_UNREADABLE
 
 if TYPE_CHECKING:

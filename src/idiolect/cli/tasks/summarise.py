@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from idiolect.cli.refusals import refuse_lora
 from idiolect.cli.tasks.task_options import ErrorsOption, JsonOption, PredictionsOption
 from idiolect.cli.text_options import MaxUnreadableOption, report_skipped
 from idiolect.cli.training_options import (
@@ -24,7 +25,6 @@ from idiolect.cli.training_options import (
     local_device,
     lora_config,
 )
-from idiolect.cli.unused_options import refuse_lora
 from idiolect.text.skipped import MAX_UNREADABLE
 
 if TYPE_CHECKING:

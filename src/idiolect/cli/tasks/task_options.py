@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from idiolect.cli.refusals import refuse_lora
 from idiolect.cli.training_options import given, local_device
-from idiolect.cli.unused_options import refuse_lora
 
 if TYPE_CHECKING:
     from idiolect.encoding.encoder import Encoder

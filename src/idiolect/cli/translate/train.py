@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from idiolect.cli.refusals import refuse_unused
 from idiolect.cli.text_options import MaxUnreadableOption, report_skipped
 from idiolect.cli.training_options import (
     LearningRateOption,
@@ -18,7 +19,6 @@ from idiolect.cli.training_options import (
     given,
     local_device,
 )
-from idiolect.cli.unused_options import refuse_unused
 from idiolect.errors import ConfigError
 from idiolect.models.translators import TRANSLATORS
 from idiolect.text.skipped import MAX_UNREADABLE, Skipped

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from idiolect.cli.refusals import refuse_existing_vectors, refuse_unused
 from idiolect.cli.text_options import (
     FieldOption,
     MaxUnreadableOption,
@@ -15,7 +16,6 @@ from idiolect.cli.text_options import (
     report_skipped,
 )
 from idiolect.cli.training_options import SeedOption
-from idiolect.cli.unused_options import refuse_unused
 from idiolect.text.skipped import MAX_UNREADABLE
 
 __all__ = ["train"]
@@ -98,6 +98,7 @@ def train(
         refuse_unused(context, "--negative is 0", "shared_negatives")
     if not min_n:
         refuse_unused(context, "there are no n-grams without --min-n", "max_n", "buckets")
+    refuse_existing_vectors(out)
     corpus = Corpus(sources, field, per=per, max_unreadable=max_unreadable)
     config: Word2VecConfig | GloveConfig
     if model == "glove":

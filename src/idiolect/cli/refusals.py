@@ -1,12 +1,21 @@
-"""Errors for options that the other options of a command leave without effect."""
+"""Errors for options without effect beside the others, and for outputs that would be lost."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import typer
 
-from idiolect.errors import ConfigError
+from idiolect.errors import ConfigError, InputError
 
-__all__ = ["refuse_epochs", "refuse_lora", "refuse_unused"]
+__all__ = [
+    "refuse_epochs",
+    "refuse_existing_model",
+    "refuse_existing_vectors",
+    "refuse_lora",
+    "refuse_unused",
+]
 
 _OF_LORA = ("lora_r", "lora_target_modules", "use_rslora", "use_dora")
 
@@ -50,3 +59,31 @@ def refuse_epochs(context: typer.Context, steps: int | None) -> None:
     """
     if steps is not None:
         refuse_unused(context, "--steps replaces it", "epochs")
+
+
+def refuse_existing_model(
+    out: Path, marks: Sequence[str] = ("config.json", "tokenizer.json")
+) -> None:
+    """Refuse a directory that holds a model or a tokenizer, whose files would be removed.
+
+    Args:
+        out: The directory.
+        marks: The files that tell.
+
+    Raises:
+        InputError: One of these files is there.
+    """
+    if any((out / name).exists() for name in marks):
+        raise InputError(
+            f"{out} already contains a model or tokenizer", hint="choose another --out"
+        )
+
+
+def refuse_existing_vectors(out: Path) -> None:
+    """Refuse a file of word vectors, unless a run that writes it was interrupted.
+
+    Raises:
+        InputError: The file is there.
+    """
+    if out.is_file() and not out.with_name(f"{out.name}.run").exists():
+        raise InputError(f"{out} already contains a set of vectors", hint="choose another --out")

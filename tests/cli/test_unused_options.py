@@ -62,6 +62,9 @@ _REFUSED = [
     ("probe m --report p.html --field title", "--field", "--texts"),
     ("translate train a b -o r --model m --vocab-size 900", "--vocab-size", "--model"),
     ("translate train a b -o r --tokenizer t --vocab-size 900", "--vocab-size", "--tokenizer"),
+    ("generate m text --length-penalty 2", "--length-penalty", "--num-beams is 1"),
+    ("translate run m f --num-beams 1 --length-penalty 2", "--length-penalty", "--num-beams is 1"),
+    ("tasks summarise predict m f.csv -o o --length-penalty 2", "--length-penalty", "--num-beams"),
     ("translate run m f.txt --text hello", "--text", "f.txt"),
 ]
 

@@ -13,6 +13,7 @@ __all__ = [
     "refuse_epochs",
     "refuse_existing_model",
     "refuse_existing_vectors",
+    "refuse_length_penalty",
     "refuse_lora",
     "refuse_unused",
 ]
@@ -59,6 +60,16 @@ def refuse_epochs(context: typer.Context, steps: int | None) -> None:
     """
     if steps is not None:
         refuse_unused(context, "--steps replaces it", "epochs")
+
+
+def refuse_length_penalty(context: typer.Context, num_beams: int) -> None:
+    """Refuse a length penalty without beams, whose scores it changes.
+
+    Raises:
+        ConfigError: It was typed, and there is one beam.
+    """
+    if num_beams == 1:
+        refuse_unused(context, "--num-beams is 1", "length_penalty")
 
 
 def refuse_existing_model(

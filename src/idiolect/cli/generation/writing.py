@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from idiolect.cli.refusals import refuse_unused
+from idiolect.cli.refusals import refuse_length_penalty, refuse_unused
 
 if TYPE_CHECKING:
     from idiolect.generate.generator import Generator
@@ -22,6 +22,7 @@ _SAMPLING = ("temperature", "top_k", "top_p", "min_p")
 
 
 def generate(
+    context: typer.Context,
     model: Annotated[str, _MODEL],
     prompts: Annotated[list[str], typer.Argument(help="Texts to continue; - reads stdin.")],
     max_new_tokens: Annotated[int, typer.Option(help="Maximum new tokens.", min=0)] = 64,
@@ -88,6 +89,7 @@ def generate(
     """
     from idiolect.errors import ConfigError
 
+    refuse_length_penalty(context, num_beams)
     sampling = {
         name: value
         for name, value in zip(_SAMPLING, (temperature, top_k, top_p, min_p), strict=True)

@@ -52,6 +52,7 @@ _REFUSED = [
     ("search ix --vectors v.npy --mode lexical", "--mode", "--vectors"),
     ("search ix --vectors v.npy --mmr-diversity 0.5", "--mmr-diversity", "--vectors"),
     ("index build ix i.jsonl --vectors v --precision bf16", "--precision", "--encoder"),
+    ("index build ix i.jsonl --vectors v --memory 2GB", "--memory", "--on-disk"),
     ("index export ix --to milvus -o f.jsonl", "--out", "writes no file"),
     ("index export ix --to jsonl -o f.jsonl --collection c", "--collection", "writes a file"),
     ("export hub r me/name --dry-run card --public", "--public", "uploads nothing"),

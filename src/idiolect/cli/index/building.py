@@ -126,6 +126,8 @@ def build(
         )
     if encoder is None:
         refuse_unused(context, "it needs --encoder", "precision")
+    if not on_disk and not is_index(index):
+        refuse_unused(context, "it limits an index --on-disk", "memory")
     report = _Report()
     items = report.items(sources, id_field, fields, metadata, vectors, max_unreadable)
     model: Any = None

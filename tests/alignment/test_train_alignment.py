@@ -40,6 +40,8 @@ from idiolect.alignment.reinforcement.rewards import AnswerReward, FunctionRewar
 from idiolect.alignment.reinforcement.train_policy import policy_config, train_policy
 from idiolect.errors import InputError, TrainingError
 from idiolect.generate.generator import Generation, Generator
+from idiolect.generate.prompts.chat_template import find_chat_template
+from idiolect.models.language_model import LanguageModel
 from idiolect.nn.lora import LoraConfig, add_lora, lora_layers, without_adapters
 from idiolect.pipeline.report.alignment_page import write_alignment_report
 from idiolect.text.skipped import Skipped
@@ -378,3 +380,16 @@ def test_verifiers_and_search_as_rewards() -> None:
     reward = SearchReward(lambda queries: [ranked[query] for query in queries])
     found = reward(given, ["good", "second", " "])
     assert found == pytest.approx([1, 1 / math.log2(3), 0])
+
+
+def test_only_conversations_give_a_model_a_chat_template(tmp_path: Path) -> None:
+    """Plain texts are learnt as they are, so that a template would be a format never seen."""
+    config = alignment_config(batch_size=2, max_length=64)
+    plain = [Conversation((), f"w{i}", f" w{i + 1}") for i in range(4)]
+    turns = ({"role": "user", "content": "w1"}, {"role": "assistant", "content": "w2"})
+    for name, data in (("plain", plain), ("chat", [*plain, Conversation(turns)])):
+        fine_tune(
+            models.model(grown=False), data, output_dir=tmp_path / name, steps=1, config=config
+        )
+        saved = LanguageModel.load(tmp_path / name / "model").tokenizer
+        assert (find_chat_template(saved) is not None) == (name == "chat")

@@ -84,7 +84,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with every file that the examples name, entered."""
     monkeypatch.chdir(tmp_path)
     model = build("gpt2")
-    for name in ("gpt2", "runs/adapted"):
+    for name in ("gpt2", "runs/adapted/model"):
         model.save(tmp_path / name)
     model.tokenizer.save(tmp_path / "tokenizer")
     encoder = Encoder(build("bert"))

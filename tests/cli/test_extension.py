@@ -76,6 +76,11 @@ def test_a_bare_tokenizer_can_be_extended(folder: Path, tmp_path: Path) -> None:
     assert "not verified" in done.stderr or "none was given" in done.stderr
     assert not (tmp_path / "larger" / "config.json").exists()
     assert Tokenizer.load(tmp_path / "larger").extension is not None
+    words = (tmp_path / "tokenizer", folder / "terms.txt", "-o", tmp_path / "other")
+    done = run("extend", *words, "--init", "mean")
+    assert done.returncode == 2
+    assert "--init would have no effect" in done.stderr
+    assert not (tmp_path / "other").exists()
 
 
 def test_nothing_is_overwritten_or_half_written(folder: Path, tmp_path: Path) -> None:

@@ -144,6 +144,9 @@ def test_the_weight_of_vectors_is_fitted_and_told(index: str) -> None:
     shown = _run("index", "fit-fusion", index, "--qrels", "answers.csv").output
     assert "2 queries with known answers: nDCG@10 1.000, words alone 1.000" in shown
     assert shown.splitlines()[-1] in _run("index", "info", index).output
+    unknown = ("--qrels", "answers.csv", "--namespace", "shop")
+    assert "no namespace 'shop'" in str(_fails("index", "fit-fusion", index, *unknown))
+    assert shown.splitlines()[-1] in _run("index", "info", index).output
     with Store.open(index) as store:
         store.remember(dense_percent=0)
     result = _run("search", index, "red lamp")

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from cli.program import MAIN, SOURCE
 from idiolect.cli.main import app
-from idiolect.errors import IdiolectError
+from idiolect.errors import IdiolectError, InputError
 from idiolect.models.language_model import LanguageModel
 from idiolect.training.objectives.objective_registry import objectives
 from training import models
@@ -91,6 +91,10 @@ def test_adapters_over_a_quantised_base_and_how_they_are_merged(folder: Path) ->
     assert f"4 adapted layers merged into the full-precision weights of {model}" in result.output
     assert "the adapter was trained over the base in nf4" in result.output
     as_trained = ["merge", model, str(out), "-o", str(merged), "--quantization", "nf4"]
+    with pytest.raises(InputError, match="already contains a model"):
+        runner.invoke(app, as_trained, catch_exceptions=False)
+    merged = folder / "as-trained"
+    as_trained[as_trained.index("-o") + 1] = str(merged)
     result = runner.invoke(app, as_trained)
     assert "merged into the nf4 values" in result.output
     assert "was trained over" not in result.output

@@ -189,3 +189,12 @@ def test_models_are_loaded_on_the_local_device(
             "--queries", str(folder / "queries.jsonl"), "-o", str(folder / "out.txt"),
         )  # fmt: skip
         assert len(asked) == number
+
+
+def test_more_dimensions_than_the_vectors_have(folder: Path) -> None:
+    model, data = str(folder / "model"), ("--data", str(folder))
+    with pytest.raises(ConfigError, match=r"--dimensions 4096, and .*model has 16"):
+        _run("evaluate", "search", model, *data, "--dimensions", "8,4096")
+    # One of several encoders may be wider, so that the others only report what they lack.
+    output = _run("evaluate", "search", model, "--base", model, *data, "--dimensions", "8,4096")
+    assert "base: not evaluated at 4096 dimensions, it has 16" in output

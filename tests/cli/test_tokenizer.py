@@ -88,7 +88,7 @@ def test_one_line_says_what_is_wrong(
 def test_an_existing_tokenizer_is_not_overwritten(corpus: Path, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("mine")
     done = run(corpus, "--field", "note", "--vocab-size", 300, "--out", tmp_path)
-    assert "already contains a tokenizer" in done.stderr
+    assert "already contains a model or tokenizer" in done.stderr
     assert (tmp_path / "tokenizer.json").read_text() == "mine"
 
 

@@ -244,3 +244,19 @@ def test_ratings_are_not_taken_for_times(line: str, tmp_path: Path) -> None:
     times = [line.format(user=u, item=i, number=1_700_000_000 + n) for u, i, n in rows]
     path.write_text("\n".join(times))
     assert _ids(read_histories(path)) == {"u": ["b", "a"]}
+
+
+@pytest.mark.parametrize("moment", ["1609459200", "2021-01-01", "2021-01-01T12:00"])
+@pytest.mark.parametrize("name", ["ratings.csv", "ratings.tsv", "ratings.dat"])
+def test_a_rating_after_the_time_is_not_taken_for_the_time(
+    name: str, moment: str, tmp_path: Path
+) -> None:
+    separator = {".csv": ",", ".tsv": "\t", ".dat": "::"}[Path(name).suffix]
+    rows = [("u", "a", moment, "5"), ("u", "b", moment.replace("2021", "2022"), "3")]
+    path = tmp_path / name
+    path.write_text("".join(separator.join(row) + "\n" for row in rows))
+    with pytest.raises(InputError, match=f"but another one is a time: {moment}"):
+        read_histories(path)
+    named = separator.join(("user_id", "item_id", "timestamp", "rating"))
+    path.write_text(f"{named}\n{path.read_text()}")
+    assert len(read_histories(path).items) == 2

@@ -94,7 +94,7 @@ def test_a_killed_retraining_leaves_no_mixture(
     shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = str(shop / "histories.txt")
-    _run("train", data, "--model", "transitions", "-o", str(tmp_path))
+    _run("train", data, "--model", "item-knn", "-o", str(tmp_path))
 
     def write(path: Path, content: bytes) -> None:
         path.write_bytes(content)
@@ -107,6 +107,19 @@ def test_a_killed_retraining_leaves_no_mixture(
         Recommender.load(tmp_path)
     with pytest.raises(ConfigError, match="not trained in epochs"):
         train_recommender(data, model="item-knn", output_dir=tmp_path, epochs=3)
+
+
+def test_another_model_does_not_replace_a_recommender(shop: Path, tmp_path: Path) -> None:
+    data = str(shop / "histories.txt")
+    _run("train", data, "--model", "transitions", "-o", str(tmp_path))
+    saved = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(CheckpointError, match="of the model transitions, not popularity"):
+        train_recommender(data, model="popularity", output_dir=tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == saved
+    # The same model may learn newer histories.
+    (tmp_path / "newer.txt").write_text(f"{Path(data).read_text()}\nnewer p1 p2 p3\n")
+    again = train_recommender(tmp_path / "newer.txt", model="transitions", output_dir=tmp_path)
+    assert len(again.histories) == 31
 
 
 def test_a_blend_is_saved_with_its_parts(shop: Path) -> None:

@@ -112,3 +112,18 @@ def test_a_failing_batch_fails_its_requests_only() -> None:
     assert batcher.submit([[4]]).result(10).tolist() == [[4, 1]]
     assert batcher.waiting_tokens == batcher.waiting_requests == 0
     batcher.close()
+
+
+def test_a_text_that_fails_does_not_fail_the_requests_it_shares_a_batch_with() -> None:
+    model = _Model()
+    batcher = _batcher(model)
+    model.hold(batcher)
+    before, bad, after = (batcher.submit(rows) for rows in ([[5]], [[666]], [[6], [7]]))
+    model.go.set()
+    assert before.result(10).tolist() == [[5, 1]]
+    assert after.result(10).tolist() == [[6, 1], [7, 1]]
+    with pytest.raises(ValueError, match="damaged"):
+        bad.result(10)
+    batcher.close()
+    assert model.batches[0] == [[5], [666], [6], [7]]
+    assert batcher.waiting_tokens == batcher.waiting_requests == 0

@@ -274,11 +274,17 @@ def test_the_commands_train_ask_and_evaluate(tmp_path: Path) -> None:
         assert result.exit_code == 0, result.output
         return result.stdout
 
-    small = ["--dimensions", "8", "--epochs", "9", "--sample", "0"]
+    small = ["--dimensions", "8", "--epochs", "9"]
     names = [str(tmp_path / f"{model}.safetensors") for model in ("skipgram", "glove")]
     for name in names:
         model = Path(name).stem
-        call("train", str(tmp_path / "texts.txt"), "--model", model, "-o", name, *small)
+        sample = ["--sample", "0"] if model == "skipgram" else []
+        call("train", str(tmp_path / "texts.txt"), "--model", model, "-o", name, *small, *sample)
+    trained = Path(names[0]).read_bytes()
+    again = ["words", "train", str(tmp_path / "texts.txt"), "-o", names[0], "--seed", "1"]
+    with pytest.raises(InputError, match="already contains a set of vectors"):
+        run.invoke(app, again, catch_exceptions=False)
+    assert Path(names[0]).read_bytes() == trained
     assert len(json.loads(call("similar", names[0], "court", "-n", "3", "--json"))) == 3
     page = tmp_path / "words.html"
     found = json.loads(
@@ -292,6 +298,12 @@ def test_the_commands_train_ask_and_evaluate(tmp_path: Path) -> None:
     result = run.invoke(app, ["words", "evaluate", names[0], str(tmp_path / "sets"), "--json"])
     assert "left out 1 that are no test sets: README" in result.stderr
     assert json.loads(result.stdout)["models"]["skipgram"][0]["test"] == "english/pairs"
-    call("export", names[0], "-o", str(tmp_path / "encoder"))
+    encoder = tmp_path / "encoder"
+    call("export", names[0], "-o", str(encoder))
+    saved = {path: path.read_bytes() for path in encoder.rglob("*") if path.is_file()}
+    for command in (["words", "export", names[1]], ["export", "table", str(encoder)]):
+        with pytest.raises(InputError, match="already contains a model"):
+            run.invoke(app, [*command, "-o", str(encoder)], catch_exceptions=False)
+    assert {path: path.read_bytes() for path in saved} == saved
     with pytest.raises(IdiolectError):
         run.invoke(app, ["words", "evaluate", names[0]], catch_exceptions=False)

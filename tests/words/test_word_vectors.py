@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from idiolect.errors import InputError
+from idiolect.words.vector_formats import holds_vectors
 from idiolect.words.word_vectors import WordVectors
 
 if TYPE_CHECKING:
@@ -288,3 +289,15 @@ def test_agreement_is_the_share_of_common_neighbours() -> None:
     moved = WordVectors(words, line[[1, 0, *range(2, 12)]])
     (agreement,), _ = compare_neighbours({"one": one, "moved": moved})
     assert 0.5 < agreement.overlap[5] < 1
+
+
+def test_a_first_word_like_the_beginning_of_a_zip_file(tmp_path: Path) -> None:
+    path = tmp_path / "glove.txt"
+    path.write_text("PKK 0.5 -1\nPK 1 2\n")
+    assert holds_vectors(path)
+    assert WordVectors.load(path).words == ["PKK", "PK"]
+    path.write_text("PKK party 0.5\n")
+    assert not holds_vectors(path)
+    np.savez(tmp_path / "vectors.npz", np.eye(2))
+    with pytest.raises(InputError, match="is a pickle"):
+        WordVectors.load(tmp_path / "vectors.npz")

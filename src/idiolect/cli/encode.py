@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from idiolect.cli.refusals import refuse_unused
 from idiolect.cli.scale.ray_options import RayOption
 from idiolect.cli.text_options import (
     FieldOption,
@@ -124,6 +125,7 @@ def encode(
 
 
 def generate_queries(
+    context: typer.Context,
     model: Annotated[
         str, typer.Argument(help="The language model: a directory, a hub id or a package's model.")
     ],
@@ -170,6 +172,8 @@ def generate_queries(
     from idiolect.text.corpus import Corpus
     from idiolect.training.progress import duration, status
 
+    if not filter_top_k:
+        refuse_unused(context, "--filter-top-k 0 keeps all queries", "filter_encoder")
     sampling = Sampling(temperature, top_k, top_p)
     corpus = Corpus(sources, field, per=per, max_unreadable=max_unreadable)
     with status("loading the model"):

@@ -52,7 +52,7 @@ def lm(
 
     Both models read the same text windows; each window follows only a start token.
 
-    Example: [bold]idiolect evaluate lm runs/adapted --base gpt2 --domain heldout.jsonl
+    Example: [bold]idiolect evaluate lm runs/adapted/model --base gpt2 --domain heldout.jsonl
     --general wiki.txt[/bold]
     """
     from rich.console import Console

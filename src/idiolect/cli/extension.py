@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from idiolect.cli.refusals import refuse_existing_model, refuse_unused
 from idiolect.cli.text_options import (
     FieldOption,
     MaxUnreadableOption,
@@ -41,6 +42,7 @@ __all__ = ["distill", "extend"]
 
 
 def extend(
+    context: typer.Context,
     base: Annotated[str, typer.Argument(help="Model or tokenizer: a directory or a hub id.")],
     terms: Annotated[
         Path,
@@ -94,10 +96,7 @@ def extend(
     from idiolect.vocabulary.extend.extend import extend as run
     from idiolect.words.word_vectors import WordVectors
 
-    if (out / "tokenizer.json").exists():
-        raise InputError(
-            f"{out} already contains a model or tokenizer", hint="choose another --out"
-        )
+    refuse_existing_model(out)
     terms_to_add = _read_terms(terms)
     original = _load(base)
     console = Console(stderr=True)
@@ -113,6 +112,7 @@ def extend(
                     f"{base} is a tokenizer: it has no rows to initialise",
                     hint="leave out --vectors, or extend a model",
                 )
+            refuse_unused(context, f"{base} is a tokenizer, without rows", "init", "seed")
             larger = run(original, terms_to_add, method, max_rows=max_rows, **texts)
         else:
             larger = run(

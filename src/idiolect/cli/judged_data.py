@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from idiolect.cli.refusals import refuse_unused
 from idiolect.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ __all__ = [
     "parse_dimensions",
     "read_collection",
     "read_named_runs",
+    "refuse_split",
 ]
 
 DataFolder = Annotated[
@@ -38,6 +40,16 @@ JudgementsFile = Annotated[
         "a match. Without --queries, the table holds the text of each query."
     ),
 ]
+
+
+def refuse_split(context: typer.Context, data: Path | None) -> None:
+    """Refuse --split without --data.
+
+    Raises:
+        ConfigError: A split was given, and no folder that has splits.
+    """
+    if data is None:
+        refuse_unused(context, "only a folder, --data, has splits", "split")
 
 
 def read_collection(

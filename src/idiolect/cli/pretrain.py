@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from idiolect.cli.refusals import refuse_existing_model, refuse_lora, refuse_unused
 from idiolect.cli.text_options import (
     FieldOption,
     MaxUnreadableOption,
@@ -50,6 +51,7 @@ _SAMPLING = ("sampling_alpha", "sampling_temperature", "sampling_cap")
 
 
 def pretrain(
+    context: typer.Context,
     model: Annotated[
         str,
         typer.Argument(
@@ -183,17 +185,26 @@ def pretrain(
     plan = TrainingConfig.from_dict(settings)
     if "steps" not in choices:
         raise ConfigError("the number of steps is missing", hint="give --steps")
+    if config is not None:
+        choices = {"train": "all", "unfreeze_original_rows": True} | choices
+    trained = choices.get("train", "rows")
+    if trained != "rows+lora":
+        refuse_lora(context, f"--train {trained}")
+    if not replay:
+        refuse_unused(context, "there is no --replay", "replay_share")
+    pairs = is_for_pairs(str(choices.get("objective", "causal")))
+    if languages is None and not pairs:
+        refuse_unused(context, "there is one corpus; --languages names several", *_SAMPLING)
     if config is None:
         start = LanguageModel.load(model, device=local_device(), quantization=quantization)
     else:
         start = _new(shape, model, plan.seed)
-        choices = {"train": "all", "unfreeze_original_rows": True} | choices
     text = RunText(
         sources,
         languages=languages,
         replay=replay or (),
         validation=validation or (),
-        pairs=is_for_pairs(str(choices.get("objective", "causal"))),
+        pairs=pairs,
         field=field,
         per=per,
         max_unreadable=max_unreadable,
@@ -244,6 +255,7 @@ def merge(
     from idiolect.models.language_model import LanguageModel
     from idiolect.models.merging import merge_adapter
 
+    refuse_existing_model(out)
     base = LanguageModel.load(model, quantization=quantization)
     names = merge_adapter(base, adapter)
     base.save(out)

@@ -17,7 +17,9 @@ from idiolect.cli.judged_data import (
     parse_dimensions,
     read_collection,
     read_named_runs,
+    refuse_split,
 )
+from idiolect.cli.refusals import refuse_unused
 from idiolect.cli.scale.ray_options import RayOption
 from idiolect.cli.training_options import local_device
 from idiolect.errors import ConfigError, InputError
@@ -39,6 +41,7 @@ _SHOWN = ("ndcg@10", "mrr@10", "map", "recall@100", "judged@10")
 
 
 def evaluate_search(
+    context: typer.Context,
     models: Annotated[
         list[str] | None, typer.Argument(help="Encoders: directories or hub ids.", metavar="MODEL")
     ] = None,
@@ -96,7 +99,10 @@ def evaluate_search(
     from idiolect.training.progress import status
 
     console, errors = Console(), Console(stderr=True)
+    refuse_split(context, data)
     sizes = parse_dimensions(dimensions)
+    if not models and base is None:
+        refuse_unused(context, "there is no MODEL", "dimensions", "curve", "ray")
     if curve is not None:
         image_format(curve)  # fail early
     with status("reading the judged data"):
@@ -126,9 +132,10 @@ def evaluate_search(
     for name in models or []:
         named[_label(name, named)] = name
     for label, name in named.items():
-        found, curves[label] = _evaluate_encoder(
-            label, _encoder(name, ray), collection, sizes, measure
-        )
+        encoder = _encoder(name, ray)
+        # Before the documents are encoded, which takes long.
+        notes += _wider_than(label, encoder, sizes, alone=len(named) == 1)
+        found, curves[label] = _evaluate_encoder(label, encoder, collection, sizes, measure)
         systems |= found
     for label, result in systems.items():
         told = replace(result, left_out=())  # equal for all systems; the table shows their number
@@ -171,6 +178,21 @@ def _read_known_run(path: Path, collection: JudgedCollection) -> tuple[Run, tupl
     named = {doc for found in run.values() for doc in found}
     unknown = sorted(named - collection.documents.keys())
     return run, count_ids(unknown, "documents of the run are not in the collection")
+
+
+def _wider_than(label: str, encoder: Any, sizes: list[int], *, alone: bool) -> list[str]:
+    """Return a note on the sizes that an encoder's vectors do not have.
+
+    Raises:
+        ConfigError: There are such sizes, and no other encoder may have them.
+    """
+    width = encoder.dimensions
+    wider = ",".join(str(size) for size in sizes if size > width)
+    if wider and alone:
+        raise ConfigError(
+            f"--dimensions {wider}, and {label} has {width}", hint=f"numbers from 1 to {width}"
+        )
+    return [f"{label}: not evaluated at {wider} dimensions, it has {width}"] if wider else []
 
 
 def _evaluate_encoder(

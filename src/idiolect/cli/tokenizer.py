@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from idiolect.cli.refusals import refuse_existing_model
 from idiolect.cli.text_options import (
     FieldOption,
     MaxUnreadableOption,
@@ -75,8 +76,7 @@ def train(
     from idiolect.text.tokenizers.tokenizer import Tokenizer
     from idiolect.training.progress import status
 
-    if (out / "tokenizer.json").exists():
-        raise InputError(f"{out} already contains a tokenizer", hint="choose another --out")
+    refuse_existing_model(out)
     corpus = Corpus(sources, field, per=per, max_unreadable=max_unreadable)
     training, measuring = corpus.split(held_out)
     base = Tokenizer.load(continue_from) if continue_from else None

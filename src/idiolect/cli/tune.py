@@ -14,6 +14,7 @@ import idiolect.encoding.objectives  # noqa: F401
 from idiolect.cli import tune_ranker
 from idiolect.cli.endings import ResumableCommand
 from idiolect.cli.judged_data import parse_dimensions
+from idiolect.cli.refusals import refuse_epochs, refuse_lora, refuse_unused
 from idiolect.cli.text_options import FieldOption, MaxUnreadableOption, report_skipped
 from idiolect.cli.training_options import (
     UNFREEZE,
@@ -49,6 +50,11 @@ _TRAIN = typer.Option(
     help="What trains: new rows, with LoRA, the body, or all but old rows. For a static encoder: "
     "all, or rows, which keeps the old ones and trains a projection instead."
 )
+_OF_PAIRS = (
+    "query", "document", "queries", "documents", "negatives", "corpus", "dimensions", "loss",
+    "temperature", "margin", "bidirectional",
+)  # fmt: skip
+"""Options that only the objective on pairs uses."""
 _LossName = Literal["infonce", "triplet", "margin", "margin-mse", "kl"]
 
 
@@ -89,6 +95,7 @@ def _group() -> None:
 
 @app.command("encoder", cls=ResumableCommand)
 def encoder(
+    context: typer.Context,
     model: Annotated[
         str, typer.Argument(help="An encoder or any language model: a directory or a hub id.")
     ],
@@ -186,6 +193,15 @@ def encoder(
 
     entry, depth = find_objective("tune", objective), parse_layers(layers)
     _check_needs(objective, on_pairs=entry.data == "pairs", teacher=teacher, layers=depth)
+    if entry.data == "text":
+        refuse_unused(
+            context, f"the objective {objective} trains on text, not on pairs", *_OF_PAIRS
+        )
+    elif not corpus:
+        refuse_unused(context, "pairs have --query and --document instead", "field")
+    if train != "rows+lora":
+        refuse_lora(context, f"--train {train}")
+    refuse_epochs(context, steps)
     start = Encoder.load(model, device=local_device())
     if isinstance(depth, int):
         start = with_layers(start, depth)

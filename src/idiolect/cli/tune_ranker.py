@@ -15,6 +15,7 @@ from idiolect.cli.judged_data import (
     QueriesFile,
     parse_dimensions,
     read_named_runs,
+    refuse_split,
 )
 from idiolect.cli.ranker_data import (
     JudgedFiles,
@@ -25,6 +26,7 @@ from idiolect.cli.ranker_data import (
     require_relevant,
     unjudged_groups,
 )
+from idiolect.cli.refusals import refuse_unused
 from idiolect.cli.training_options import (
     BatchSizeOption,
     EpochsOption,
@@ -64,6 +66,7 @@ _Loss = Annotated[
 
 
 def cross_encoder(
+    context: typer.Context,
     model: Annotated[
         str, typer.Argument(help="Any language model or cross-encoder: a directory or a hub id.")
     ],
@@ -98,6 +101,7 @@ def cross_encoder(
     from idiolect.models.language_model import LanguageModel
     from idiolect.ranking.cross_encoder import CrossEncoder
 
+    refuse_split(context, data)
     files = JudgedFiles(data, split, documents, queries, qrels, run, top_k)
     groups = judged_groups(files.read(), negatives, loss, seed)
     validation = Validation.read(files, valid_split)
@@ -127,6 +131,7 @@ def cross_encoder(
 
 
 def two_tower(
+    context: typer.Context,
     model: Annotated[
         str, typer.Argument(help="The encoder both towers start from: a directory or a hub id.")
     ],
@@ -171,6 +176,9 @@ def two_tower(
     from idiolect.encoding.encoder import Encoder
     from idiolect.ranking.two_tower import TwoTower
 
+    refuse_split(context, data)
+    if teacher is None:
+        refuse_unused(context, "it divides the scores of --teacher", "temperature")
     files = JudgedFiles(data, split, documents, queries, qrels, run, top_k)
     if teacher is not None and data is None and qrels is None:
         groups = unjudged_groups(files.read_unjudged(), negatives, seed)
@@ -214,6 +222,7 @@ def _distill(ranker: TwoTower, teacher: str, groups: list[QueryGroup], **options
 
 
 def lambdamart(
+    context: typer.Context,
     out: RunFolderOption,
     data: DataFolder = None,
     documents: DocumentsFile = None,
@@ -258,6 +267,7 @@ def lambdamart(
     from idiolect.ranking.rerank import check_run
     from idiolect.training.progress import status
 
+    refuse_split(context, data)
     sizes = parse_dimensions(dimensions)
     if sizes and encoder is None:
         raise ConfigError("--dimensions without --encoder", hint="give --encoder")

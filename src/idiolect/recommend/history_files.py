@@ -131,6 +131,12 @@ def _events(path: Path, skipped: Skipped, max_unreadable: float) -> Iterator[_Ev
                 f"{path}: is its third column, such as {cells[2]}, a rating or a time?",
                 hint="name the columns in a first line, such as user_id,item_id,rating",
             )
+        if float(cells[-1]) < _EARLIEST and (times := [c for c in cells[2:-1] if _is_late(c)]):
+            raise InputError(
+                f"{path}: its last column, such as {cells[-1]}, is read as the time, but another "
+                f"one is a time: {times[0]}",
+                hint="name the columns in a first line, such as user_id,item_id,timestamp,rating",
+            )
         named = (
             (f"line {n:,}", {"user": row[0], "item": row[1], "time": row[len(cells) - 1]})
             for n, row in rows
@@ -158,6 +164,12 @@ def _is_number(cell: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _is_late(cell: str) -> bool:
+    """Return whether a cell is a time after `_EARLIEST`, so that it is no rating."""
+    moment = _seconds(cell)
+    return moment is not None and moment >= _EARLIEST
 
 
 def _cells(line: str, separator: str | None) -> list[str]:

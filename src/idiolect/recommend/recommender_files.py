@@ -26,7 +26,7 @@ from safetensors.numpy import load, save
 from idiolect.errors import CheckpointError, InputError
 from idiolect.recommend.histories import Histories
 from idiolect.recommend.model_names import SCORERS
-from idiolect.recommend.recommender_location import INDEX, is_recommender
+from idiolect.recommend.recommender_location import INDEX, RECORD, is_recommender
 from idiolect.recommend.scorer import ItemScorer
 from idiolect.recommend.scorers.blend import Blend
 from idiolect.recommend.scorers.learned_blend import LearnedBlend
@@ -36,7 +36,7 @@ from idiolect.text.format_version import check_format, with_format
 __all__ = ["StoredRecommender"]
 
 _FORMAT = 1
-_RECORD, _IDS, _EVENTS = "recommender.json", "ids.json", "histories.safetensors"
+_IDS, _EVENTS = "ids.json", "histories.safetensors"
 _LEARNED, _TEXTS = "scorer.safetensors", "items.safetensors"
 
 
@@ -74,7 +74,7 @@ class StoredRecommender:
         ids: dict[str, Any] = {"users": histories.users, "items": histories.items}
         ids |= {"texts": list(self.texts), "metadata": list(self.metadata)}
         record = with_format(self.record, _FORMAT)
-        (directory / _RECORD).unlink(missing_ok=True)
+        (directory / RECORD).unlink(missing_ok=True)
         shutil.rmtree(directory / INDEX, ignore_errors=True)  # the index of the previous model
         write_atomic(directory / _LEARNED, _packed(self.scorer.arrays()))
         if self.vectors is None:
@@ -83,7 +83,7 @@ class StoredRecommender:
             write_atomic(directory / _TEXTS, _packed({"vectors": self.vectors}))
         write_atomic(directory / _EVENTS, _packed(parts))
         write_atomic(directory / _IDS, json.dumps(ids, ensure_ascii=False).encode())
-        write_atomic(directory / _RECORD, f"{json.dumps(record, indent=2)}\n".encode())
+        write_atomic(directory / RECORD, f"{json.dumps(record, indent=2)}\n".encode())
 
     @classmethod
     def read(cls, directory: Path) -> StoredRecommender:
@@ -97,14 +97,14 @@ class StoredRecommender:
                 f"{directory} holds no recommender",
                 hint="train one: idiolect recommend train HISTORIES --model transitions -o DIR",
             )
-        path = directory / _RECORD
+        path = directory / RECORD
         record = check_format(read_json(path), path, newest=_FORMAT, rebuild="train it again")
         ids = read_json(directory / _IDS)
         try:
             parts = load(read_bytes(directory / _EVENTS))
             _check_ids(ids, parts)
             if missing := {"split", "exclude_seen"} - record.keys():
-                raise ValueError(f"{_RECORD} lacks {', '.join(sorted(missing))}")
+                raise ValueError(f"{RECORD} lacks {', '.join(sorted(missing))}")
             histories = Histories(
                 tuple(ids["users"]),
                 tuple(ids["items"]),

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["INDEX", "RUN_RECOMMENDER", "is_recommender", "recommender_folder"]
+__all__ = ["INDEX", "RECORD", "RUN_RECOMMENDER", "is_recommender", "recommender_folder"]
 
 RUN_RECOMMENDER = Path("stages", "recommend", "recommender")
 """The recommender of a run, in the run's folder."""
+
+RECORD = "recommender.json"
+"""The record of a recommender, which is written last."""
 
 INDEX = "index"
 """The index of the items' vectors, in the folder of a recommender."""
@@ -26,4 +29,4 @@ def recommender_folder(directory: Path) -> Path:
 
 def is_recommender(directory: Path) -> bool:
     """Return whether a folder holds a finished recommender."""
-    return (directory / "recommender.json").is_file()
+    return (directory / RECORD).is_file()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from idiolect.errors import ConfigError, InputError
+from idiolect.errors import CheckpointError, ConfigError, InputError
 from idiolect.recommend.evaluate_recommender import scorers_of_texts
 from idiolect.recommend.histories import Histories, k_core
 from idiolect.recommend.history_files import read_histories
@@ -18,12 +18,14 @@ from idiolect.recommend.item_catalogue import join_catalogue, prices_of, read_ca
 from idiolect.recommend.model_kinds import ItemLoss, ItemText, ModelName, SplitKind, Target
 from idiolect.recommend.model_names import BASELINES, COMBINED, NETWORKS
 from idiolect.recommend.recommender import Recommender
+from idiolect.recommend.recommender_location import RECORD, is_recommender
 from idiolect.recommend.scorer import ItemScorer
 from idiolect.recommend.scorers.blend import Blend
 from idiolect.recommend.scorers.dense_text import encode_items
 from idiolect.recommend.scorers.learned_blend import LearnedBlend
 from idiolect.recommend.splits import Split, split
 from idiolect.text.arguments import checked
+from idiolect.text.files import read_json
 from idiolect.text.skipped import MAX_UNREADABLE, Skipped, summary
 from idiolect.training.progress import notice
 
@@ -74,7 +76,7 @@ def train_recommender(
     Raises:
         ConfigError: The model is unknown, or does not support an option.
         InputError: The files cannot be read, or have too few events.
-        CheckpointError: The folder holds another run.
+        CheckpointError: The folder holds another run, or a recommender of another model.
     """
     skipped, texts, metadata = Skipped(), list[str](), list[dict[str, Any]]()
     if not isinstance(histories, Histories):
@@ -150,9 +152,10 @@ def fit_recommender(
     Raises:
         ConfigError: As in `train_recommender`.
         InputError: As in `train_recommender`.
-        CheckpointError: The folder holds another run.
+        CheckpointError: The folder holds another run, or a recommender of another model.
     """
     _check(model, item_text, loss, vectors, epochs, session_parallel)
+    _refuse_other_model(Path(output_dir), model)
     single = int((np.diff(histories.offsets) == 1).sum())
     if single:
         notice(f"{single:,} of {len(histories):,} users have one event: they are no test case")
@@ -218,6 +221,21 @@ def _check(
     if vectors is None and (item_text is not None or model in ("unisrec", "text-dense")):
         raise InputError(
             f"{model} needs the vectors of the items' texts", hint="pass --items and --encoder"
+        )
+
+
+def _refuse_other_model(folder: Path, model: str) -> None:
+    """Raise an error if a folder holds a recommender of another model, which may be a mistake.
+
+    The same model may be trained again there, on newer histories.
+    """
+    if not is_recommender(folder):
+        return
+    stored = read_json(folder / RECORD).get("model")
+    if stored != model:
+        raise CheckpointError(
+            f"{folder} holds a recommender of the model {stored}, not {model}",
+            hint="choose another folder, or delete this one",
         )
 
 

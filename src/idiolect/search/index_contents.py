@@ -166,9 +166,17 @@ class IndexContents:
             Duplicates and fields that are left out are also logged as warnings.
 
         Raises:
-            InputError: an item is not valid; earlier batches are stored.
+            InputError: an item is not valid; earlier batches are stored. Or the name of the
+                namespace ends in `:passages`, as those of passages do.
             ConfigError: an item has no vector, and there is no encoder.
         """
+        PassageNamespace.refuse(namespace)
+        return self._add_all(items, namespace, progress, skip_invalid_metadata)
+
+    def _add_all(
+        self, items: Iterable[Any], namespace: str, progress: bool, skip_invalid_metadata: bool
+    ) -> Counter[str]:
+        """Add items to a namespace, which may be one of passages."""
         tally = Tally()
         for batch in read_batches(as_items(items), progress=progress):
             checked = [self._checked(item) for item in batch]

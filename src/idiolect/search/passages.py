@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
+from idiolect.errors import InputError
 from idiolect.search.chunks import split_text
 from idiolect.search.items import Hit, Item
 
@@ -68,6 +69,21 @@ class PassageNamespace:
     def exists(self, namespace: str) -> bool:
         """Return whether the items of a namespace have passages."""
         return self.name(namespace) in self.store.namespaces()
+
+    @classmethod
+    def refuse(cls, namespace: str) -> None:
+        """Refuse the name of a namespace of passages for items.
+
+        They would be mixed with passages, and deleted with them.
+
+        Raises:
+            InputError: The name ends like those of the namespaces of passages.
+        """
+        if isinstance(namespace, str) and cls.is_one(namespace):
+            raise InputError(
+                f"the namespace {namespace!r} is for passages: its name ends in {cls.name('')}",
+                hint="choose another name",
+            )
 
     @classmethod
     def item_counts(cls, store: AnyStore) -> dict[str, int]:

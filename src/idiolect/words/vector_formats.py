@@ -72,7 +72,7 @@ def _read(path: Path) -> VectorTable:
     # Check this first: the header length may begin with the same byte as a pickle.
     if head[7:9] == b"\0{":
         return _read_safetensors(path)
-    if head[:1] == b"\x80" or head[:2] == b"PK":
+    if _is_pickle(head):
         raise InputError(
             f"{path} is a pickle, which could run any code",
             hint="save it from gensim with save_word2vec_format(FILE, binary=True)",
@@ -97,7 +97,7 @@ def holds_vectors(path: Path) -> bool:
     try:
         with _open(path) as file:
             head = file.read(8)
-            if (len(head) == 8 and head[7] == 0) or head[:1] == b"\x80" or head[:2] == b"PK":
+            if (len(head) == 8 and head[7] == 0) or _is_pickle(head):
                 return True  # safetensors, or a pickle, which `read_vectors` rejects with a reason
             file.seek(0)
             first = file.readline(_MAX_HEADER)
@@ -106,6 +106,14 @@ def holds_vectors(path: Path) -> bool:
     parts = first.split()
     is_row = len(parts) > 2 and b"," not in parts[0] and _all_numbers(parts[1:])
     return is_row or _header(first, path) is not None
+
+
+def _is_pickle(head: bytes) -> bool:
+    """Return whether a file begins as a pickle, or as a zip file, such as torch and NumPy write.
+
+    "PK" may also begin a word; in a zip file, two bytes of at most 8 follow it.
+    """
+    return head[:1] == b"\x80" or (head[:2] == b"PK" and len(head) > 3 and max(head[2:4]) < 9)
 
 
 def _open(path: Path) -> IO[bytes]:

@@ -324,3 +324,15 @@ def test_own_vectors_have_no_passages(tmp_path: Path) -> None:
             index.add_passages(1)
         answer = index.answer("Which lamp is red?", mode="lexical")
         assert answer.citations[0].text == "a red lamp"
+
+
+def test_a_namespace_of_passages_is_not_one_of_items(tmp_path: Path) -> None:
+    """Its items would be deleted with the passages of another namespace."""
+    encoder: Any = Words()
+    with Index.build(tmp_path / "index", encoder, ITEMS, namespace="shop") as index:
+        for call in (index.add, lambda items, **given: index.add_passages(**given)):
+            with pytest.raises(InputError, match="'shop:passages' is for passages"):
+                call(ITEMS, namespace="shop:passages")
+        assert index.add_passages(8, namespace="shop") > 0
+        count = sum(1 for _ in index.store.items(namespace="shop:passages"))
+        assert index.add_passages(16, namespace="shop") < count

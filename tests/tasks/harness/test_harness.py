@@ -15,7 +15,6 @@ import torch
 
 from cli.program import idiolect_program
 from conftest import ROOT
-from idiolect.cli.generation.harness import evaluate_tasks
 from idiolect.errors import InputError
 from idiolect.generate.generator import Generator
 from idiolect.tasks.harness.likelihood import score_endings
@@ -179,16 +178,14 @@ def test_what_pairs_share_is_read_once(generator: Generator) -> None:
     assert score_endings(generator, []) == []
 
 
-def test_files_of_one_name_are_all_evaluated(
-    generator: Generator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_files_of_one_name_are_all_evaluated(generator: Generator, tmp_path: Path) -> None:
     generator.model.save(tmp_path / "model")
     files = [tmp_path / name for name in ("arc.easy.jsonl", "arc.hard.jsonl", "other.jsonl")]
     for count, path in enumerate(files, 1):
         record = {"query": "w1 w2", "choices": ["w3", "w4"], "gold": 0}
         path.write_text(f"{json.dumps(record)}\n" * count)
-    evaluate_tasks(str(tmp_path / "model"), [*files, files[2]], json=True)
-    results = json.loads(capsys.readouterr().out)["results"]
+    words = ("evaluate", "tasks", tmp_path / "model", *files, files[2], "--json")
+    results = json.loads(idiolect_program(*words).stdout)["results"]
     assert {name: found["n"] for name, found in results.items()} == {
         str(files[0]): 1,
         str(files[1]): 2,

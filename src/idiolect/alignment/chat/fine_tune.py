@@ -58,8 +58,8 @@ def fine_tune(
 ) -> LanguageModel:
     """Fine-tune a causal language model on conversations. Run it again to resume.
 
-    Original embedding rows stay unchanged. A model without a chat template gets a plain one, which
-    is saved with it.
+    Original embedding rows stay unchanged. A model without a chat template gets a plain one if a
+    conversation has messages; it is saved with the model.
 
     Args:
         model: The model, whose network is changed in place; or a name or path to load.
@@ -88,7 +88,9 @@ def fine_tune(
     model = load_if_named(model, LanguageModel, "model")
     config = alignment_config() if config is None else TrainingConfig.of(config)
     tokenizer, pad_id = model.tokenizer, model.tokenizer.batch_pad_token_id or 0
-    if give_template(tokenizer) and any(one.messages for one in conversations):
+    # Plain texts need no template; with one, the model would be asked in a format it never read.
+    chats = any(one.messages for one in (*conversations, *validation))
+    if chats and give_template(tokenizer):
         notice("the model has no chat template; it gets a plain one, saved with the tuned model")
     length = longest_text(model, config)
     texts = _encode_all(model, conversations, loss_on, length, "conversations")

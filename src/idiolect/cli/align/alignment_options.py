@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from idiolect.cli.refusals import refuse_lora
 from idiolect.cli.training_options import given, lora_config
 
 __all__ = [
@@ -42,6 +43,7 @@ ChatOption = Annotated[
 
 
 def training_plan(
+    context: typer.Context,
     train: str,
     lora_r: int,
     lora_target_modules: str,
@@ -53,8 +55,13 @@ def training_plan(
     """Return the keyword arguments of a run, and the given fields of its `TrainingConfig`.
 
     Adapters train with ten times the default learning rate.
+
+    Raises:
+        ConfigError: Options of adapters were given, and none train.
     """
     lora = train == "lora"
+    if not lora:
+        refuse_lora(context, f"--train {train}")
     run = {
         "train": "rows+lora" if lora else train,
         "lora": lora_config(lora_r, lora_target_modules) if lora else None,

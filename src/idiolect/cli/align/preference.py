@@ -19,6 +19,7 @@ from idiolect.cli.align.alignment_options import (
     training_plan,
 )
 from idiolect.cli.align.commands import command_of
+from idiolect.cli.refusals import refuse_epochs
 from idiolect.cli.text_options import MaxUnreadableOption, report_skipped
 from idiolect.cli.training_options import (
     BatchSizeOption,
@@ -48,6 +49,7 @@ _OWN = {"label_smoothing", "gamma", "desirable_weight", "undesirable_weight"}
 
 def _tune(
     loss: str,
+    context: typer.Context,
     model: ModelArgument,
     data: DataArgument,
     out: RunFolderOption,
@@ -92,6 +94,7 @@ def _tune(
     from idiolect.models.language_model import LanguageModel
     from idiolect.text.skipped import Skipped
 
+    refuse_epochs(context, steps)
     settings = PreferenceSettings(
         loss=loss,  # type: ignore[arg-type]
         label_smoothing=label_smoothing,
@@ -101,6 +104,7 @@ def _tune(
         **given(beta=beta),
     )
     run, values = training_plan(
+        context,
         train,
         lora_r,
         lora_target_modules,

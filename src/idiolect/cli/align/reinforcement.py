@@ -16,6 +16,7 @@ from idiolect.cli.align.alignment_options import (
     training_plan,
 )
 from idiolect.cli.align.commands import command_of
+from idiolect.cli.refusals import refuse_epochs
 from idiolect.cli.text_options import MaxUnreadableOption, report_skipped
 from idiolect.cli.training_options import (
     CheckpointingOption,
@@ -52,6 +53,7 @@ _Reward = Annotated[
 
 def _raise_reward(
     algorithm: str,
+    context: typer.Context,
     model: ModelArgument,
     data: DataArgument,
     out: RunFolderOption,
@@ -128,6 +130,7 @@ def _raise_reward(
     from idiolect.pipeline.report.alignment_page import write_alignment_report
     from idiolect.text.skipped import Skipped
 
+    refuse_epochs(context, steps)
     settings = PolicySettings(
         algorithm=algorithm,  # type: ignore[arg-type]
         num_generations=num_generations,
@@ -147,6 +150,7 @@ def _raise_reward(
         missing_end_reward=missing_end_reward,
     )
     run, values = training_plan(
+        context,
         train,
         lora_r,
         lora_target_modules,

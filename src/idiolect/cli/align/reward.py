@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from idiolect.cli.align.alignment_options import DataArgument, ModelArgument, StepsOption
+from idiolect.cli.refusals import refuse_epochs
 from idiolect.cli.text_options import MaxUnreadableOption, report_skipped
 from idiolect.cli.training_options import (
     BatchSizeOption,
@@ -34,6 +35,7 @@ __all__ = ["reward", "show_agreement"]
 
 
 def reward(
+    context: typer.Context,
     model: ModelArgument,
     data: DataArgument,
     out: RunFolderOption,
@@ -80,6 +82,7 @@ def reward(
     from idiolect.text.files import write_atomic
     from idiolect.text.skipped import Skipped
 
+    refuse_epochs(context, steps)
     config = reward_config(
         seed=seed,
         **given(

@@ -14,6 +14,7 @@ from idiolect.cli.align.alignment_options import (
     TrainOption,
     training_plan,
 )
+from idiolect.cli.refusals import refuse_epochs
 from idiolect.cli.text_options import MaxUnreadableOption, report_skipped
 from idiolect.cli.training_options import (
     BatchSizeOption,
@@ -37,6 +38,7 @@ __all__ = ["sft"]
 
 
 def sft(
+    context: typer.Context,
     model: ModelArgument,
     data: DataArgument,
     out: RunFolderOption,
@@ -81,7 +83,9 @@ def sft(
     from idiolect.models.language_model import LanguageModel
     from idiolect.text.skipped import Skipped
 
+    refuse_epochs(context, steps)
     run, settings = training_plan(
+        context,
         train,
         lora_r,
         lora_target_modules,

@@ -18,6 +18,7 @@ from idiolect.cli.index.options import (
     check_namespace,
     open_index,
 )
+from idiolect.cli.refusals import refuse_unused
 from idiolect.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ __all__ = [
     "TopKOption",
     "answer",
     "model_options",
+    "refuse_writing_options",
 ]
 
 ModelOption = Annotated[
@@ -69,6 +71,7 @@ MinConfidenceOption = Annotated[
 
 
 def answer(
+    context: typer.Context,
     index: IndexArgument,
     question: Annotated[str, typer.Argument(help="The question.")],
     top_k: TopKOption = 5,
@@ -98,6 +101,7 @@ def answer(
 
     Example: [bold]idiolect answer products-index "Which jacket is waterproof?" --json[/bold]
     """
+    refuse_writing_options(context, model, endpoint)
     options: dict[str, Any] = {
         "mode": mode,
         "filter": filter,
@@ -123,6 +127,18 @@ def answer(
                 typer.echo()
                 _print_sources(stream.result)
         opened.keep_query_encoder()
+
+
+def refuse_writing_options(context: typer.Context, model: str | None, endpoint: str | None) -> None:
+    """Refuse the options of a language model if none writes the answer.
+
+    Raises:
+        ConfigError: One of them was given.
+    """
+    if model is None and endpoint is None:
+        reason = "without --model or --endpoint, the answer quotes the passages"
+        names = ("instructions", "max_prompt_tokens", "max_new_tokens")
+        refuse_unused(context, reason, *names)
 
 
 def model_options(

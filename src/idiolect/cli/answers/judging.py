@@ -18,6 +18,7 @@ from idiolect.cli.answers.answering import (
     RerankerOption,
     TopKOption,
     model_options,
+    refuse_writing_options,
 )
 from idiolect.cli.index.options import (
     EncoderOption,
@@ -50,6 +51,7 @@ _ROWS = {
 
 
 def evaluate_answers(
+    context: typer.Context,
     index: IndexArgument,
     questions: Annotated[
         Path,
@@ -82,6 +84,7 @@ def evaluate_answers(
     """
     from idiolect.search.answers import answer_evaluation
 
+    refuse_writing_options(context, model, endpoint)
     gold = answer_evaluation.read_gold_questions(questions, limit=limit)
     options: dict[str, Any] = {
         "namespace": namespace,

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from idiolect.cli.export.hub import hub
+from idiolect.cli.refusals import refuse_existing_model
 
 __all__ = ["app", "gguf", "onnx", "table"]
 
@@ -17,6 +18,8 @@ app = typer.Typer(
 )
 app.command("hub")(hub)
 
+_MODEL_MARKS = ("config.json",)
+"""Files that a model has, and an export has not, which may be written again."""
 _Model = Annotated[str, typer.Argument(help="The model: a directory, a hub id or a package's.")]
 _Folder = Annotated[Path, typer.Option("--out", "-o", help="The folder to write.")]
 
@@ -40,6 +43,7 @@ def table(
     from idiolect.encoding.encoder import Encoder
     from idiolect.encoding.export.table_export import export_table
 
+    refuse_existing_model(out, _MODEL_MARKS)
     encoder = Encoder.load(model)
     if layers is not None:
         encoder = encoder.with_changes(layers=layers)
@@ -86,6 +90,7 @@ def onnx(model: _Model, out: _Folder) -> None:
     from idiolect.encoding.encoder import Encoder
     from idiolect.encoding.export.onnx_export import export_onnx
 
+    refuse_existing_model(out, _MODEL_MARKS)
     encoder = Encoder.load(model)
     error = export_onnx(encoder, out)
     typer.echo(

@@ -7,10 +7,13 @@ from typing import Annotated
 
 import typer
 
+from idiolect.cli.refusals import refuse_unused
+
 __all__ = ["hub"]
 
 
 def hub(
+    context: typer.Context,
     run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
     repo: Annotated[str, typer.Argument(help="The name on the hub: owner/name.")],
     dry_run: Annotated[
@@ -44,6 +47,8 @@ def hub(
     """
     from idiolect.pipeline.publishing.push_to_hub import prepare_publication, push_to_hub
 
+    if dry_run is not None:
+        refuse_unused(context, "--dry-run uploads nothing", "public")
     if dry_run is None:
         address = push_to_hub(run, repo, stage=stage, license_id=license_id, private=not public)
         typer.echo(f"published: {address}")

@@ -8,10 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
+from idiolect.cli.refusals import refuse_unused
+
 __all__ = ["evaluate_tasks"]
 
 
 def evaluate_tasks(
+    context: typer.Context,
     model: Annotated[str, typer.Argument(help="The model: a directory, GGUF file or hub id.")],
     files: Annotated[list[Path], typer.Argument(help="Files of questions (.jsonl, also .gz).")],
     num_fewshot: Annotated[
@@ -47,6 +50,8 @@ def evaluate_tasks(
     from idiolect.text.files import write_atomic
     from idiolect.training.progress import show_progress, status
 
+    if not num_fewshot:
+        refuse_unused(context, "--num-fewshot is 0", "pool")
     sets = {name: read_questions(path, limit=limit) for name, path in _named(files).items()}
     examples = None if pool is None else read_questions(pool)
     with status("loading the model"):

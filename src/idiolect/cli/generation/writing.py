@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from idiolect.cli.refusals import refuse_length_penalty, refuse_unused
+
 if TYPE_CHECKING:
     from idiolect.generate.generator import Generator
     from idiolect.generate.logits_processors import LogitsProcessor
@@ -20,6 +22,7 @@ _SAMPLING = ("temperature", "top_k", "top_p", "min_p")
 
 
 def generate(
+    context: typer.Context,
     model: Annotated[str, _MODEL],
     prompts: Annotated[list[str], typer.Argument(help="Texts to continue; - reads stdin.")],
     max_new_tokens: Annotated[int, typer.Option(help="Maximum new tokens.", min=0)] = 64,
@@ -86,6 +89,7 @@ def generate(
     """
     from idiolect.errors import ConfigError
 
+    refuse_length_penalty(context, num_beams)
     sampling = {
         name: value
         for name, value in zip(_SAMPLING, (temperature, top_k, top_p, min_p), strict=True)
@@ -135,6 +139,7 @@ def generate(
 
 
 def chat(
+    context: typer.Context,
     model: Annotated[str, _MODEL],
     system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Tokens of an answer.", min=1)] = 256,
@@ -152,6 +157,8 @@ def chat(
     """
     from idiolect.generate.prompts.chat_template import render_chat
 
+    if not temperature:
+        refuse_unused(context, "--temperature 0 is greedy", "top_p", "seed")
     generator = _load(model)
     generator.share(batch_size=1)  # so that only the new part of each turn is read
     messages = [] if system is None else [{"role": "system", "content": system}]

@@ -15,6 +15,7 @@ from idiolect.cli.index.options import (
     NamespaceOption,
     open_index,
 )
+from idiolect.cli.refusals import refuse_unused
 from idiolect.cli.scale.ray_options import RayOption
 from idiolect.cli.text_options import MaxUnreadableOption, report_skipped
 from idiolect.cli.training_options import EncodingPrecisionOption, given
@@ -87,6 +88,7 @@ _LabelField = Annotated[
 
 
 def build(
+    context: typer.Context,
     index: IndexArgument,
     sources: _Sources,
     encoder: EncoderOption = None,
@@ -122,6 +124,10 @@ def build(
             "a new index needs vectors",
             hint="add --encoder, which computes them, or --vectors, if the records have their own",
         )
+    if encoder is None:
+        refuse_unused(context, "it needs --encoder", "precision")
+    if not on_disk and not is_index(index):
+        refuse_unused(context, "it limits an index --on-disk", "memory")
     report = _Report()
     items = report.items(sources, id_field, fields, metadata, vectors, max_unreadable)
     model: Any = None

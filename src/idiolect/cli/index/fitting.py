@@ -7,7 +7,13 @@ from typing import Annotated
 
 import typer
 
-from idiolect.cli.index.options import EncoderOption, IndexArgument, NamespaceOption, open_index
+from idiolect.cli.index.options import (
+    EncoderOption,
+    IndexArgument,
+    NamespaceOption,
+    check_namespace,
+    open_index,
+)
 from idiolect.cli.judged_data import QueriesFile
 
 __all__ = ["fit_fusion"]
@@ -41,6 +47,7 @@ def fit_fusion(
         for query, found in read_qrels(qrels).items()
     }
     with open_index(index, encoder) as opened:
+        check_namespace(opened, namespace)
         opened.fit_fusion(
             {query: ids for query, ids in answers.items() if query and ids}, namespace=namespace
         )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from idiolect.cli.index.options import IndexArgument, shown_size
+from idiolect.cli.refusals import refuse_unused
 from idiolect.errors import InputError
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ def restore(index: IndexArgument, name: _Name) -> None:
 
 
 def export(
+    context: typer.Context,
     index: IndexArgument,
     to: Annotated[Literal["jsonl", "parquet", "milvus"], typer.Option(help="Export format.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Output file.")] = None,
@@ -118,6 +120,11 @@ def export(
     from idiolect.search.store.export import copy, write_jsonl, write_parquet
     from idiolect.search.store.store import Store
 
+    if to == "milvus":
+        refuse_unused(context, "--to milvus writes no file", "out")
+    else:
+        reason = f"--to {to} writes a file"
+        refuse_unused(context, reason, "uri", "collection", "token", "shards")
     with Store.open(index) as store:
         if to == "milvus":
             with MilvusStore.open(

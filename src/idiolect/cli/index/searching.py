@@ -18,6 +18,7 @@ from idiolect.cli.index.options import (
     open_index,
 )
 from idiolect.cli.index.results import MARKS, print_hits
+from idiolect.cli.refusals import refuse_unused
 from idiolect.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ _Count = Annotated[int, typer.Option("--top-k", "-n", help="Number of results.",
 
 
 def search(
+    context: typer.Context,
     index: IndexArgument,
     query: Annotated[str | None, typer.Argument(help="Query text.")] = None,
     top_k: _Count = 10,
@@ -61,6 +63,9 @@ def search(
     """
     if (query is not None) + (queries is not None) + (vectors is not None) != 1:
         raise InputError("search for one thing", hint="a QUERY, --queries FILE or --vectors FILE")
+    if vectors is not None:
+        reason = "--vectors are searched as they are"
+        refuse_unused(context, reason, "mode", "mmr_diversity", "encoder")
     with open_index(index, encoder) as opened:
         check_namespace(opened, namespace)
         if vectors is not None:

@@ -22,6 +22,7 @@ from idiolect.cli.prompting.task_options import (
     load_generator,
     read_texts,
 )
+from idiolect.cli.refusals import refuse_unused
 from idiolect.cli.text_options import MaxUnreadableOption
 from idiolect.cli.training_options import SeedOption, local_device
 from idiolect.text.skipped import MAX_UNREADABLE
@@ -34,6 +35,7 @@ __all__ = ["evaluate"]
 
 
 def evaluate(
+    context: typer.Context,
     model: ModelArgument,
     file: Annotated[Path, typer.Argument(help="Texts with labels.")],
     prompt: PromptOption = None,
@@ -80,6 +82,13 @@ def evaluate(
 
     if pool is None and (seeds > 1 or demonstrations != "random"):
         raise ConfigError("there are no demonstrations to choose", hint="name a file: --pool")
+    if pool is None:
+        refuse_unused(context, "demonstrations come from --pool", "num_fewshot")
+    if pool is None or demonstrations == "random":
+        reason = "only --demonstrations nearest and diverse use it"
+        refuse_unused(context, reason, "encoder")
+    if demonstrations == "nearest":
+        refuse_unused(context, "the nearest demonstrations do not depend on a seed", "seeds")
     texts = read_texts(file, text, text_pair, label, max_unreadable, limit=limit, seed=seed)
     known = texts if pool is None else read_texts(pool, text, text_pair, label, max_unreadable)
     task = find_task(model, prompt, instruction, example, answer, known, calibrated=calibrated)

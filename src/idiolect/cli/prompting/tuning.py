@@ -20,6 +20,7 @@ from idiolect.cli.prompting.task_options import (
     load_generator,
     read_texts,
 )
+from idiolect.cli.refusals import refuse_lora, refuse_unused
 from idiolect.cli.text_options import MaxUnreadableOption
 from idiolect.cli.training_options import (
     BatchSizeOption,
@@ -41,6 +42,7 @@ __all__ = ["tune"]
 
 
 def tune(
+    context: typer.Context,
     model: ModelArgument,
     file: Annotated[Path, typer.Argument(help="Examples: CSV, TSV, JSON Lines or Parquet.")],
     out: RunFolderOption,
@@ -98,6 +100,10 @@ def tune(
     virtual = method in ("prompt", "prefix")
     if not virtual and (init_text is not None or prefix_projection):
         raise ConfigError(f"virtual tokens with {method}", hint="use method prompt or prefix")
+    if not virtual:
+        refuse_unused(context, f"--method {method} has no virtual tokens", "num_virtual_tokens")
+    if method != "lora":
+        refuse_lora(context, f"--method {method}")
     config = tuning_config(
         method,
         seed=seed,

@@ -46,6 +46,7 @@ _ModelArgument = Annotated[Path, typer.Argument(help="A trained finder, such as 
 
 
 def train(
+    context: typer.Context,
     file: _QuestionFile,
     encoder: Annotated[str, typer.Option(help="The base: a directory or a hub id.")],
     out: RunFolderOption,
@@ -82,7 +83,9 @@ def train(
     """
     from idiolect.tasks.answer_span.answer_finder import AnswerFinder
 
-    config = task_settings(adaptation, batch_size, learning_rate, precision, save_steps, seed)
+    config = task_settings(
+        context, adaptation, batch_size, learning_rate, precision, save_steps, seed
+    )
     questions = _read(file, True, max_unreadable)
     # Read before training, so that errors in it are reported early.
     held_out = valid and _read(valid, True, max_unreadable)

@@ -49,6 +49,7 @@ _ModelArgument = Annotated[Path, typer.Argument(help="A trained classifier, such
 
 
 def train(
+    context: typer.Context,
     file: Annotated[Path, typer.Argument(help="CSV, TSV, JSON Lines or Parquet file.")],
     encoder: Annotated[str, typer.Option(help="The base: a directory or a hub id.")],
     out: RunFolderOption,
@@ -112,7 +113,9 @@ def train(
     from idiolect.tasks.finetuning.text_states import concat_pooling_by_default
 
     methods, adaptation_settings = read_transfer(transfer)
-    config = task_settings(adaptation, batch_size, learning_rate, precision, save_steps, seed)
+    config = task_settings(
+        context, adaptation, batch_size, learning_rate, precision, save_steps, seed
+    )
     examples = _read(file, text, text_pair, label, max_unreadable, multi_label)
     # Read before training, so that errors in it are reported early.
     held_out = valid and _read(valid, text, text_pair, label, max_unreadable, multi_label)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from idiolect.cli.refusals import refuse_unused
 from idiolect.cli.text_options import (
     FieldOption,
     MaxUnreadableOption,
@@ -30,6 +31,7 @@ _LIBRARY = ("argparse", "asyncio", "collections", "email", "http", "json", "logg
 
 
 def probe(
+    context: typer.Context,
     model: Annotated[str, typer.Argument(help="A model or a classifier: a directory or hub id.")],
     report: Annotated[Path, typer.Option(help="HTML page to write, with plots.")],
     texts: Annotated[
@@ -70,6 +72,8 @@ def probe(
     from idiolect.text.files import write_atomic
     from idiolect.text.skipped import Skipped
 
+    if not texts:
+        refuse_unused(context, "it is a field of --texts", "field")
     skipped = Skipped()
     sentences = [] if tagged is None else read_tagged(tagged, skipped)
     report_skipped(skipped, "the tagged sentences")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from idiolect.cli.refusals import refuse_length_penalty, refuse_lora
 from idiolect.cli.tasks.task_options import ErrorsOption, JsonOption, PredictionsOption
 from idiolect.cli.text_options import MaxUnreadableOption, report_skipped
 from idiolect.cli.training_options import (
@@ -50,6 +51,7 @@ _AtOnce = Annotated[int, typer.Option(help="Texts per batch.", min=1, max=100_00
 
 
 def train(
+    context: typer.Context,
     file: _TextFile,
     model: Annotated[str, typer.Option(help="A decoder or an encoder-decoder.")],
     out: RunFolderOption,
@@ -85,6 +87,8 @@ def train(
     from idiolect.models.language_model import LanguageModel
     from idiolect.tasks.summarise.summariser import Summariser, summary_config
 
+    if adaptation != "lora":
+        refuse_lora(context, f"--adaptation {adaptation}")
     chosen = given(learning_rate=learning_rate, precision=precision, save_steps=save_steps)
     config = summary_config(adaptation, seed=seed, **chosen)
     texts = _read(file, text, summary, max_unreadable)
@@ -107,6 +111,7 @@ def train(
 
 
 def predict(
+    context: typer.Context,
     model: _ModelArgument,
     file: _TextFile,
     out: PredictionsOption,
@@ -123,6 +128,7 @@ def predict(
     """
     from idiolect.text.files import write_atomic
 
+    refuse_length_penalty(context, num_beams)
     texts = _read(file, text, None, max_unreadable)
     found = _summaries(model, texts, num_beams, length_penalty, no_repeat_ngram_size, batch_size)
     lines = [
@@ -134,6 +140,7 @@ def predict(
 
 
 def evaluate(
+    context: typer.Context,
     model: _ModelArgument,
     file: _TextFile,
     text: _TextField = "text",
@@ -157,6 +164,7 @@ def evaluate(
     from idiolect.tasks.summarise.summaries_page import summaries_page
     from idiolect.text.files import write_atomic
 
+    refuse_length_penalty(context, num_beams)
     texts = _read(file, text, summary, max_unreadable)
     references = [one.summaries for one in texts]
     # Check before the slow generation of summaries whether ROUGE is installed.

@@ -56,6 +56,7 @@ _FileScheme = Annotated[
 
 
 def train(
+    context: typer.Context,
     file: _TaggedFile,
     encoder: Annotated[str, typer.Option(help="The base: a directory or a hub id.")],
     out: RunFolderOption,
@@ -94,7 +95,9 @@ def train(
     from idiolect.tasks.tag.tagged_texts import span_labels
     from idiolect.tasks.tag.text_tagger import TextTagger
 
-    config = task_settings(adaptation, batch_size, learning_rate, precision, save_steps, seed)
+    config = task_settings(
+        context, adaptation, batch_size, learning_rate, precision, save_steps, seed
+    )
     texts = _read(file, True, file_scheme, token_column, tag_column, max_unreadable)
     base = load_base(encoder, max_length, bidirectional=bidirectional)
     labels = span_labels(texts)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from idiolect.cli.refusals import refuse_lora
 from idiolect.cli.training_options import given, local_device
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ PredictionsOption = Annotated[
 
 
 def task_settings(
+    context: typer.Context,
     adaptation: Literal["full", "lora", "prefix", "prompt", "frozen"],
     batch_size: int | None,
     learning_rate: float | None,
@@ -49,8 +51,15 @@ def task_settings(
     save_steps: int | None,
     seed: int,
 ) -> TrainingConfig:
-    """Return the training settings of a task: the defaults, overridden by the given options."""
+    """Return the training settings of a task: the defaults, overridden by the given options.
+
+    Raises:
+        ConfigError: Options of adapters were given, and there are none.
+    """
     from idiolect.tasks.task_model import task_config
+
+    if adaptation != "lora":
+        refuse_lora(context, f"--adaptation {adaptation}")
 
     chosen = given(
         batch_size=batch_size,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from idiolect.cli.refusals import refuse_length_penalty
 from idiolect.cli.tasks.task_options import ErrorsOption, JsonOption, PredictionsOption
 from idiolect.cli.training_options import local_device
 from idiolect.cli.translate.train import train
@@ -33,6 +34,7 @@ _AtOnce = Annotated[int, typer.Option(help="Texts per batch.", min=1, max=100_00
 
 
 def predict(
+    context: typer.Context,
     model: _ModelArgument,
     source: _SourceFile,
     out: PredictionsOption,
@@ -46,6 +48,7 @@ def predict(
     """
     from idiolect.text.files import write_atomic
 
+    refuse_length_penalty(context, num_beams)
     texts = _lines(source)
     found = _translator(model, num_beams, length_penalty, batch_size).translate(
         texts, progress=True
@@ -59,6 +62,7 @@ def predict(
 
 
 def evaluate(
+    context: typer.Context,
     model: _ModelArgument,
     source: _SourceFile,
     reference: Annotated[Path, typer.Argument(help="File with the right translation of each.")],
@@ -81,6 +85,7 @@ def evaluate(
     from idiolect.tasks.html_report import html_page, html_table
     from idiolect.text.files import write_atomic
 
+    refuse_length_penalty(context, num_beams)
     texts, references = _lines(source), _lines(reference)
     if len(texts) != len(references):
         raise InputError(

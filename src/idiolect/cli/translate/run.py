@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from idiolect.cli.refusals import refuse_length_penalty
 from idiolect.cli.training_options import local_device
 from idiolect.errors import InputError
 
@@ -21,6 +22,7 @@ _LONGEST = 1 << 20
 
 
 def run(
+    context: typer.Context,
     model: Annotated[str, typer.Argument(help="The model: a directory or a hub id.")],
     source: Annotated[
         Path | None, typer.Argument(help="File with one text per line. Default: standard input.")
@@ -63,8 +65,11 @@ def run(
     from idiolect.tasks.translator import Translator
     from idiolect.text.files import write_atomic
 
+    refuse_length_penalty(context, num_beams)
     if translation is not None and plot is None:
         raise InputError("--translation is for --plot", hint="add --plot FILE")
+    if text is not None and source is not None:
+        raise InputError(f"both --text and the file {source}", hint="give one of them")
     texts = [text] if text is not None else _read(source)
     references = None if reference is None else _read(reference)
     if references is not None and len(references) != len(texts):

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from idiolect.cli.refusals import refuse_unused
 from idiolect.cli.text_options import MaxUnreadableOption, report_skipped
 from idiolect.cli.training_options import (
     LearningRateOption,
@@ -26,6 +27,7 @@ __all__ = ["train"]
 
 
 def train(
+    context: typer.Context,
     source: Annotated[
         Path, typer.Argument(help="File with one text per line; optionally compressed.")
     ],
@@ -83,6 +85,12 @@ def train(
         raise ConfigError(
             "--tokenizer is for a new model, and --model has its own", hint="omit one of them"
         )
+    if model is not None:
+        refuse_unused(
+            context, "--model is trained instead of a new one", "architecture", "vocab_size"
+        )
+    if tokenizer is not None:
+        refuse_unused(context, "--tokenizer has its own", "vocab_size")
     if architecture in TRANSLATORS:
         settings = TRANSLATORS[architecture]
     elif Path(architecture).is_file():

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from idiolect.cli.refusals import refuse_existing_model
+
 __all__ = ["export", "index", "similar"]
 
 
@@ -76,6 +78,7 @@ def export(
     from idiolect.words.word_model import word_model
     from idiolect.words.word_vectors import WordVectors
 
+    refuse_existing_model(out)
     vectors = WordVectors.load(file)
     Encoder(word_model(vectors, sif=sif)).save(out)
     typer.echo(

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from idiolect.cli.refusals import refuse_existing_vectors, refuse_unused
 from idiolect.cli.text_options import (
     FieldOption,
     MaxUnreadableOption,
@@ -19,8 +20,11 @@ from idiolect.text.skipped import MAX_UNREADABLE
 
 __all__ = ["train"]
 
+_OF_WORD2VEC = ("negative", "shared_negatives", "sample", "min_n", "max_n", "buckets")
+
 
 def train(
+    context: typer.Context,
     sources: SourcesArgument,
     out: Annotated[
         Path,
@@ -86,6 +90,15 @@ def train(
     from idiolect.words.train_words import train_words
     from idiolect.words.word2vec import Word2VecConfig
 
+    if model == "glove":
+        refuse_unused(context, "it is an option of word2vec", *_OF_WORD2VEC)
+    else:
+        refuse_unused(context, "it is an option of --model glove", "x_max", "memory_mb")
+    if not negative:
+        refuse_unused(context, "--negative is 0", "shared_negatives")
+    if not min_n:
+        refuse_unused(context, "there are no n-grams without --min-n", "max_n", "buckets")
+    refuse_existing_vectors(out)
     corpus = Corpus(sources, field, per=per, max_unreadable=max_unreadable)
     config: Word2VecConfig | GloveConfig
     if model == "glove":

@@ -107,7 +107,7 @@ class IndexAnswers(IndexSearch):
             The number of passages.
 
         Raises:
-            InputError: The length is not valid.
+            InputError: The length is not valid, or the namespace is one of passages.
             ConfigError: The index has no encoder.
         """
         if not 8 <= max_length <= 10_000:
@@ -117,10 +117,11 @@ class IndexAnswers(IndexSearch):
                 "the vectors of this index came with its items, so passages can have none",
                 hint="answers split the items that are found; or build an index with an encoder",
             )
+        PassageNamespace.refuse(namespace)
         names = PassageNamespace.create(self.store, max_length)
         items = self.store.items(namespace=namespace)
         parts = chain.from_iterable(names.split([item]) for item in items)
-        self.add(parts, namespace=names.name(namespace), progress=progress)
+        self._add_all(parts, names.name(namespace), progress, False)
         self.store.merge()
         return self.store.namespaces().get(names.name(namespace), 0)
 

@@ -180,6 +180,10 @@ class TokenBatcher:
         try:
             vectors = self._encode(rows)
         except Exception as error:
+            if len(parts) > 1:  # the texts of one request must not fail those of the others
+                for part in parts:
+                    self._run([part])
+                return
             self._fail([job for job, _ in parts], error)
             return
         seconds = time.monotonic() - began

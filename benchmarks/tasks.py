@@ -2,6 +2,7 @@
 
     python benchmarks/tasks.py OUT ncbi-disease trec --base minilm --seeds 3 -- --crf
     python benchmarks/tasks.py OUT trec ncbi-disease --base smollm2 --seeds 3 --frozen
+    python benchmarks/tasks.py OUT trec --base AWD/model --lower -- --transfer benchmarks/ulmfit.toml
     python benchmarks/tasks.py OUT --table
     python benchmarks/tasks.py OUT --baselines
 
@@ -169,11 +170,27 @@ def draw(path: Path, limit: int) -> Path:
     return drawn
 
 
+def lower(path: Path) -> Path:
+    """Write a file of texts or of words and tags beside it, in lower case; labels stay."""
+    lines = path.read_text().splitlines()
+    if path.suffix == ".conll":
+        words = (line.partition(" ") if " " in line else line.partition("\t") for line in lines)
+        lines = [word.lower() + gap + rest for word, gap, rest in words]
+    else:
+        rows = map(json.loads, lines)
+        texts = ("text", "context")
+        lines = [json.dumps(row | {n: row[n].lower() for n in texts if n in row}) for row in rows]
+    lowered = path.with_stem(f"{path.stem}-lower")
+    lowered.write_text("".join(f"{line}\n" for line in lines))
+    return lowered
+
+
 def measure(
-    out: Path, name: str, base: str, seed: int, extra: list[str], limit: int | None
+    out: Path, name: str, base: str, seed: int, extra: list[str], given: argparse.Namespace
 ) -> None:
     """Train and measure once, unless it is done, and append a line to OUT/results.jsonl."""
-    label = " ".join([Path(base).name, *extra])
+    limit = given.limit
+    label = " ".join([Path(base).name, *(["--lower"] if given.lower else []), *extra])
     key: dict[str, Any] = {"set": name, "run": label, "seed": seed, "limit": limit}
     if any(key.items() <= ({"limit": None} | row).items() for row in results(out)):
         return
@@ -181,6 +198,8 @@ def measure(
     task, ending = write_set(name, folder)
     run = folder / f"{label.replace(' ', '').replace('/', '')}.{limit}.{seed}"
     train, test = folder / f"train.{ending}", folder / f"test.{ending}"
+    if given.lower:
+        train, test = lower(train), lower(test)
     if limit is not None and ending != "json":
         train = draw(train, limit)
     fields = ["--text-pair", "context"] if name == "pubmedqa" else []
@@ -372,6 +391,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--frozen", action="store_true")
     parser.add_argument("--limit", type=int, help="Most training texts, drawn at random.")
+    parser.add_argument("--lower", action="store_true", help="Texts in lower case.")
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--baselines", action="store_true")
     given = parser.parse_args(words[:end])
@@ -384,7 +404,7 @@ def main() -> None:
             measure_frozen(given.out, name, given.base, given.seeds, given.limit)
             continue
         for seed in range(given.seeds):
-            measure(given.out, name, given.base, seed, extra, given.limit)
+            measure(given.out, name, given.base, seed, extra, given)
     if given.baselines:
         baselines(given.out)
     if given.table:

@@ -2,7 +2,7 @@
 
     python benchmarks/tasks.py OUT ncbi-disease trec --base minilm --seeds 3 -- --crf
     python benchmarks/tasks.py OUT trec ncbi-disease --base smollm2 --seeds 3 --frozen
-    python benchmarks/tasks.py OUT trec --base AWD/model --lower -- --transfer benchmarks/ulmfit.toml
+    python benchmarks/tasks.py OUT trec --base AWD --lower -- --transfer benchmarks/ulmfit.toml
     python benchmarks/tasks.py OUT --table
     python benchmarks/tasks.py OUT --baselines
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from cli.program import idiolect_program
 from idiolect.errors import ConfigError
 from idiolect.models.gguf.gguf_export import export_gguf
 from idiolect.models.language_model import LanguageModel
@@ -215,3 +216,13 @@ def test_what_the_format_cannot_express_is_refused(model: LanguageModel, tmp_pat
         export_gguf(recurrent, tmp_path / "x.gguf")
     with pytest.raises(ConfigError, match="unknown precision"):
         export_gguf(model, tmp_path / "x.gguf", precision="q4")  # type: ignore[arg-type]
+
+
+def test_a_file_is_not_replaced_by_its_own_export(model: LanguageModel, tmp_path: Path) -> None:
+    path = tmp_path / "own.gguf"
+    export_gguf(model, path, precision="f32")
+    before = path.read_bytes()
+    done = idiolect_program("export", "gguf", path, "-o", path)
+    assert done.returncode == 2
+    assert "the model itself" in done.stderr
+    assert path.read_bytes() == before

@@ -9,6 +9,7 @@ import typer
 
 from idiolect.cli.export.hub import hub
 from idiolect.cli.refusals import refuse_existing_model
+from idiolect.errors import InputError
 
 __all__ = ["app", "gguf", "onnx", "table"]
 
@@ -73,6 +74,8 @@ def gguf(
     from idiolect.models.gguf.gguf_export import export_gguf
     from idiolect.models.language_model import LanguageModel
 
+    if out.exists() and out.resolve() == Path(model).resolve():
+        raise InputError(f"{out} is the model itself", hint="choose another --out")
     loaded = LanguageModel.load(model)
     export_gguf(loaded, out, precision=precision)
     size = out.stat().st_size / 1e6

@@ -25,6 +25,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from record import figure
+
 ADDED, LENGTH, RANK = 1_000, 512, 16
 BASES = ("float32", "nf4", "int8", "keep")
 LAYERS = ("query", "key", "value", "output", "gate", "up", "down")
@@ -125,6 +127,9 @@ def report(scratch: Path, bases: list[str], steps: int, few: int) -> None:
         same = again["losses"][0] == losses[0]
         verdict = "first loss the same" if same else "first loss DIFFERS"
         print(_line(base, "yes", again) + f"  {verdict}", flush=True)
+        if base == "nf4":
+            what = "peak memory of fine-tuning SmolLM2 at length 512, NF4, gradient checkpointing"
+            figure("memory.qlora", f"{again['peak'] / 1024:.2f} GiB", what)
 
 
 def _line(base: str, checkpointing: str, found: dict[str, Any]) -> str:

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import itertools
 import json
 import os
 import random
@@ -161,11 +162,21 @@ def idiolect(*words: object) -> str:
 
 
 def draw(path: Path, limit: int) -> Path:
-    """Write texts of a training file drawn at random beside it; all of a shorter file."""
+    """Write texts of a training file drawn at random beside it; all of a shorter file.
+
+    Of questions on passages, whole passages are drawn.
+    """
+    drawn = path.with_stem(f"{path.stem}-{limit}")
+    if path.suffix == ".json":
+        every = json.loads(path.read_text())["data"][0]["paragraphs"]
+        random.Random(0).shuffle(every)
+        before = itertools.accumulate((len(one["qas"]) for one in every), initial=0)
+        own = [one for one, count in zip(every, before, strict=False) if count < limit]
+        drawn.write_text(json.dumps({"data": [{"paragraphs": own}]}))
+        return drawn
     apart, between = ("\n\n", r"\n\s*\n") if path.suffix == ".conll" else ("\n", "\n")
     texts = [text.strip() for text in re.split(between, path.read_text()) if text.strip()]
     chosen = random.Random(0).sample(texts, min(limit, len(texts)))
-    drawn = path.with_stem(f"{path.stem}-{limit}")
     drawn.write_text("".join(text + apart for text in chosen))
     return drawn
 
@@ -200,7 +211,7 @@ def measure(
     train, test = folder / f"train.{ending}", folder / f"test.{ending}"
     if given.lower:
         train, test = lower(train), lower(test)
-    if limit is not None and ending != "json":
+    if limit is not None:
         train = draw(train, limit)
     fields = ["--text-pair", "context"] if name == "pubmedqa" else []
     start = time.perf_counter()

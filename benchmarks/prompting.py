@@ -1,8 +1,8 @@
 """Prompts for SmolLM2: calibration, the choice of demonstrations, and the search for a prompt.
 
-    python benchmarks/prompting.py ../shared/data calibration
-    python benchmarks/prompting.py ../shared/data nearest
-    python benchmarks/prompting.py ../shared/data search
+    python benchmarks/prompting.py DATA calibration
+    python benchmarks/prompting.py DATA nearest
+    python benchmarks/prompting.py DATA search
 
 calibration: ten random choices of four demonstrations, with and without contextual calibration, on
 SST-2 and TREC-6. nearest: the four nearest demonstrations, by MiniLM, against random and diverse

@@ -8,8 +8,8 @@ DPO, PPO, RLOO and GRPO are compared with SFT and with the best of 4 samples of 
 divergence is at most log 4 − 3/4 nats, at equal divergence from SFT. Every stage is kept in the
 folder, so the script can be stopped and run again:
 
-    python benchmarks/sentiment_control.py shared/data runs/sentiment --seeds 3 --minutes 9
-    python benchmarks/sentiment_control.py shared/data runs/sentiment --plot docs/sentiment.png
+    python benchmarks/sentiment_control.py DATA runs/sentiment --seeds 3 --minutes 9
+    python benchmarks/sentiment_control.py DATA runs/sentiment --plot docs/sentiment.png
 """
 
 from __future__ import annotations

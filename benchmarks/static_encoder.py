@@ -79,11 +79,11 @@ def encode(texts: list[str]) -> None:
             lambda: theirs.encode(texts, max_length=None),
         )
         print(pair.line(f"  {name}", 1.5))
-        what = f"a static encoder's tokens a second beside model2vec, {name}"
+        what = f"a static encoder's tokens a second, as a multiple of model2vec, {name}"
         figure(f"static.{name.split()[0]}", f"{pair.ratio:.1f}", what)
     pair = compare(lambda: ours.encode(texts), lambda: minilm.encode(some), pairs=3)
     speeds = tokens / statistics.median(pair.ours), few / statistics.median(pair.theirs)
-    what = "a static encoder's tokens a second beside MiniLM's"
+    what = "a static encoder's tokens a second, as a multiple of MiniLM"
     figure("static.minilm", f"{speeds[0] / speeds[1]:.0f}", what)
     print(
         f"  {speeds[0]:,.0f} tokens a second, MiniLM {speeds[1]:,.0f}: {speeds[0] / speeds[1]:.0f}×"

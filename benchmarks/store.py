@@ -298,7 +298,7 @@ def _show(
             *(querying[other][k][0] / querying["idiolect"][k][0] for k in ("all", "1%")),
         ]
         if other == "LanceDB":
-            what = f"of the embedded store beside LanceDB, {count:,} items"
+            what = f"of the embedded store, as a multiple of LanceDB, {count:,} items"
             figure("store.lancedb", f"{ratios[1]:.0f}", f"queries a second {what}")
             figure("store.upserts", f"{ratios[0]:.1f}", f"upserts a second {what}")
         ratios_text = "upserts {:.2f}x, queries {:.2f}x, filtered queries {:.2f}x".format(*ratios)

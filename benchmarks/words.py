@@ -105,7 +105,8 @@ def compare_speed(
                 flush=True,
             )
             if workers == 1 and name in FIGURES:
-                what = f"{name}: words a second beside gensim, one thread, {count:,} words"
+                size = f"one thread, {count:,} words"
+                what = f"{name}: words a second, as a multiple of gensim, {size}"
                 figure(FIGURES[name], f"{their_cpu / cpu:.1f}", what)
 
 

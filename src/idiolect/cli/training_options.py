@@ -42,7 +42,7 @@ __all__ = [
 
 TrainedPart = Literal["rows", "rows+lora", "body", "all"]
 
-TRAIN = typer.Option(help="What trains: new rows, with LoRA, the body, or all but old rows.")
+TRAIN = typer.Option(help="What trains: new rows, with LoRA, the body, or all but original rows.")
 UNFREEZE = typer.Option("--unfreeze-original-rows", help="Train original rows too.")
 
 RunFolderOption = Annotated[

@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 __all__ = ["app", "encoder", "parse_layers"]
 
 _TRAIN = typer.Option(
-    help="What trains: new rows, with LoRA, the body, or all but old rows. For a static encoder: "
-    "all, or rows, which keeps the old ones and trains a projection instead."
+    help="What trains: new rows, with LoRA, the body, or all but original rows. For a static "
+    "encoder: all, or rows, which keeps the original ones and trains a projection instead."
 )
 _OF_PAIRS = (
     "query", "document", "queries", "documents", "negatives", "corpus", "dimensions", "loss",

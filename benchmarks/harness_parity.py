@@ -53,12 +53,16 @@ def theirs(
     from lm_eval.models.huggingface import HFLM
 
     from idiolect.text.hub import locate
+    from idiolect.text.tokenizers.tokenizer import Tokenizer
 
     file = locate("smollm2", ())
     model: Any = transformers.AutoModelForCausalLM.from_pretrained(
         file.parent, gguf_file=file.name, dtype=torch.float32
     )
-    tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    # Of a GGUF file, transformers does not read how the text is split before the merges.
+    with tempfile.TemporaryDirectory() as folder:
+        Tokenizer.load("smollm2").save(Path(folder))
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     found = lm_eval.simple_evaluate(
         model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=8, device="cpu"),
         tasks=[_task(path)],

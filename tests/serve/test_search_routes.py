@@ -160,7 +160,8 @@ def test_info_says_what_is_served(reader: TestClient) -> None:
 def test_head_is_get_without_the_body(reader: TestClient, path: str) -> None:
     found, whole = reader.head(path), reader.get(path)
     assert found.status_code == whole.status_code, path
-    assert found.content == b"" and whole.content
+    assert found.content == b""
+    assert whole.content
     assert found.headers["content-length"] == whole.headers["content-length"]
     assert reader.head("/search").status_code == 405
 

@@ -137,5 +137,6 @@ def test_rows_with_only_the_most_frequent_words_are_not_ranked(
         # Rows with frequent words follow if there are too few others, or no other words.
         holding = sum("waq" in text for text in texts)
         found = store.match("the waq", 100)
-        assert len(found) == 100 and all("waq" in hit.text for hit in found[:holding])
+        assert len(found) == 100
+        assert all("waq" in hit.text for hit in found[:holding])
         assert len(store.match("the of", 100)) == 100

@@ -472,6 +472,7 @@ def test_vectors_of_many_namespaces_are_not_all_kept_in_memory(
         store.upsert([thing(1, new=True)], namespace="user 1")
         store.delete(["t3"], namespace="user 1")
         found = store.query(vector(1), 10, namespace="user 1")
-        assert len(found) == 9 and found[0].metadata == {"new": True}
+        assert len(found) == 9
+        assert found[0].metadata == {"new": True}
         store.drop("user 5")
         assert store._used == sum(view.size for view in store._views.values()) > 0

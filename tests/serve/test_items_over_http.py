@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
@@ -162,3 +163,16 @@ def test_a_read_only_server_refuses_to_write(folder: Path) -> None:
         found = client.post("/items", json={"items": [{"id": "x", "text": "a"}]})
         assert found.status_code == 403
         assert not client.get("/info").json()["abilities"]["write"]
+
+
+def test_a_page_of_another_server_is_no_answer() -> None:
+    def page(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, text="<html>welcome</html>")
+
+    http = httpx.Client(transport=httpx.MockTransport(page), base_url="http://other")
+    with (
+        idiolect.Client("http://other", http=http) as client,
+        pytest.raises(OfflineError, match="answered 200, but with no JSON object") as found,
+    ):
+        client.search("a")
+    assert found.value.hint == "is this an idiolect server?"

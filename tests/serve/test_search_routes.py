@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -153,3 +154,28 @@ def test_info_says_what_is_served(reader: TestClient) -> None:
     assert reader.get("/health").json()["status"] == "ok"
     assert reader.get("/ready").status_code == 200
     assert reader.get("/").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/health", "/", "/items/p1", "/static/page.css"])
+def test_head_is_get_without_the_body(reader: TestClient, path: str) -> None:
+    found, whole = reader.head(path), reader.get(path)
+    assert found.status_code == whole.status_code, path
+    assert found.content == b""
+    assert whole.content
+    assert found.headers["content-length"] == whole.headers["content-length"]
+    assert reader.head("/search").status_code == 405
+
+
+def test_a_compressed_body_is_refused(reader: TestClient) -> None:
+    body = gzip.compress(b'{"query": "lamp"}')
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    found = reader.post("/search", content=body, headers=headers)
+    assert found.status_code == 415
+    assert found.json()["error"]["hint"] == "send it uncompressed"
+
+
+@pytest.mark.parametrize("body", ['{"query": "é"}'.encode("latin-1"), b"[" * 100_000])
+def test_a_body_that_cannot_be_read_has_a_hint(reader: TestClient, body: bytes) -> None:
+    found = reader.post("/search", content=body, headers={"content-type": "application/json"})
+    assert found.status_code == 400
+    assert "UTF-8" in found.json()["error"]["hint"]

@@ -114,7 +114,11 @@ async def _invalid(request: Request, error: Any) -> JsonResponse:
 
 
 async def _refused(request: Request, error: Any) -> JsonResponse:
-    hints = {404: "see /openapi.json for the routes", 405: "see /openapi.json for the methods"}
+    hints = {
+        400: "send a JSON object in UTF-8, not nested deeply and without huge numbers",
+        404: "see /openapi.json for the routes",
+        405: "see /openapi.json for the methods",
+    }
     headers = dict(getattr(error, "headers", None) or {})
     if error.status_code == 405:  # Starlette names the methods of one route only
         template = re.sub(r":\w+}", "}", getattr(request.scope.get("route"), "path", ""))

@@ -288,18 +288,23 @@ class Client:
         return found
 
     def _read(self, found: Any) -> dict[str, Any]:
-        if found.is_success:
-            answer: dict[str, Any] = found.json()
+        try:
+            answer = found.json()
+        except ValueError:
+            answer = None  # of a proxy, or of the pages of another server
+        if found.is_success and isinstance(answer, dict):
             return answer
         try:
-            error = found.json()["error"]
+            error = answer["error"]
             message, hint = str(error["message"]), str(error["hint"])
-        except (ValueError, KeyError, TypeError):
+        except (KeyError, TypeError):
+            what = ", but with no JSON object" if found.is_success else ""
             message, hint = (
-                f"{self.url} answered {found.status_code}",
+                f"{self.url} answered {found.status_code}{what}",
                 "is this an idiolect server?",
             )
-        kind = InputError if found.status_code < 500 and found.status_code != 429 else OfflineError
+        is_wrong = 400 <= found.status_code < 500 and found.status_code != 429
+        kind = InputError if is_wrong else OfflineError
         raise kind(message, hint=hint)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from typing import Any
 
 import numpy as np
@@ -270,3 +271,11 @@ def test_what_is_left_out_is_told() -> None:
         "1 queries have no results and count as zero: 'silent'",
         "2 queries of the run have no judgements and are ignored: 'x', 'y'",
     )
+
+
+def test_a_whole_ranking_with_fractional_grades_takes_no_seconds() -> None:
+    began = time.process_time()
+    found = evaluate({"q": {"a": 0.5, "b": 1.5}}, {"q": {"a": 2.0, "b": 1.0}}, metrics=["ndcg"])
+    assert time.process_time() - began < 1  # it took 7 seconds
+    ideal = 1.5 + 0.5 / math.log2(3)
+    assert found.means["ndcg"] == pytest.approx((0.5 + 1.5 / math.log2(3)) / ideal, abs=1e-5)

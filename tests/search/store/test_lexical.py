@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from idiolect.search.items import Item
-from idiolect.search.store.lexical import match_expression
+from idiolect.search.store.lexical import Lexical, match_expression
 from idiolect.search.store.store import Store
 from search.things import DIMENSIONS, vector
 
@@ -104,3 +106,37 @@ def test_any_text_is_a_query(store: Store, text: str) -> None:
 def test_a_very_long_query_is_truncated() -> None:
     assert match_expression("a b " * 10_000).count("OR") == 1
     assert match_expression(" ".join(map(str, range(10_000)))).count("OR") == 255
+
+
+def test_rows_with_only_the_most_frequent_words_are_not_ranked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They made a search of abstracts take 1.7 times as long, and changed none of its results."""
+    random = np.random.default_rng(0)
+    rare = [f"w{chr(97 + n)}q" for n in range(26)]
+    texts = [f"the lamp of {' '.join(random.choice(rare, 3))}" for _ in range(120)]
+    ranked: list[list[str]] = []
+    rank = Lexical._best
+
+    def spy(self: Lexical, terms: list[str], *rest: Any) -> Any:
+        ranked.append(list(terms))
+        return rank(self, terms, *rest)
+
+    with Store.open(tmp_path / "index", dimensions=DIMENSIONS) as store:
+        store.upsert([Item(str(n), text, {}, vector(n)) for n, text in enumerate(texts)])
+        monkeypatch.setattr(Lexical, "_best", spy)
+        hits = store.match("the waq lamp wbq", 5)
+        assert ranked == [['"waq"', '"wbq"']]
+        monkeypatch.setattr(Lexical, "_rarer", lambda self, terms: [])
+        everything = store.match("the waq lamp wbq", 5)
+        assert [hit.id for hit in hits] == [hit.id for hit in everything]
+        assert [hit.score for hit in hits] == pytest.approx(
+            [hit.score for hit in everything], abs=1e-5
+        )
+        monkeypatch.undo()
+        # Rows with frequent words follow if there are too few others, or no other words.
+        holding = sum("waq" in text for text in texts)
+        found = store.match("the waq", 100)
+        assert len(found) == 100
+        assert all("waq" in hit.text for hit in found[:holding])
+        assert len(store.match("the of", 100)) == 100

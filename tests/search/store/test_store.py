@@ -13,7 +13,7 @@ import pytest
 
 from idiolect.errors import CheckpointError, InputError
 from idiolect.search.items import Item
-from idiolect.search.store import ledger
+from idiolect.search.store import ledger, store_reader
 from idiolect.search.store.graphs import merger
 from idiolect.search.store.graphs.merger import Merger
 from idiolect.search.store.store import Store
@@ -455,3 +455,24 @@ def test_compact_frees_disk_space(store: Store) -> None:
     after = store.describe().bytes
     assert after < before / 2
     assert _answers(store) == _expected(store)
+
+
+def test_vectors_of_many_namespaces_are_not_all_kept_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_reader, "_HELD", 3 * 10 * DIMENSIONS * 4)
+    things = [thing(n) for n in range(10)]
+    with Store.open(tmp_path / "index", dimensions=DIMENSIONS) as store:
+        for n in range(8):
+            store.upsert(things, namespace=f"user {n}")
+        for n in (0, 1, 2, 0, 3, 4, 0, 5):
+            (hit,) = store.query(vector(n), 1, namespace=f"user {n}")
+            assert hit.id == f"t{n}"
+        assert list(store._views) == ["user 4", "user 0", "user 5"]
+        store.upsert([thing(1, new=True)], namespace="user 1")
+        store.delete(["t3"], namespace="user 1")
+        found = store.query(vector(1), 10, namespace="user 1")
+        assert len(found) == 9
+        assert found[0].metadata == {"new": True}
+        store.drop("user 5")
+        assert store._used == sum(view.size for view in store._views.values()) > 0

@@ -152,6 +152,10 @@ def evaluate(
             scores = {q: _share_judged(found, judged[q], cut or 0) for q, found in answers.items()}
         else:
             grades = gain_of if kind == "ndcg" else binary
+            if kind == "ndcg" and cut is None:
+                # At a depth of all documents it has the same value. Without one, the library takes
+                # seconds per query if gains are large: the square of the largest.
+                cut = max(map(len, (*judged.values(), *answers.values())))
             scores = _trec_eval(grades, answers, _library_name(kind, cut), judged_only)
         minimum = 1 / cut - 1e-9 if kind == "mrr" and cut else 0.0
         return {

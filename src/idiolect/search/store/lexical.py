@@ -26,7 +26,7 @@ from idiolect.errors import CheckpointError
 from idiolect.search.store.lexical_terms import excerpt, index_text, query_terms, tokenizer
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
 __all__ = ["Lexical", "add_functions", "match_expression"]
 
@@ -117,14 +117,41 @@ class Lexical:
             top_k: the number of rows.
             allowed: the rows to search, or None for all.
         """
-        expression = match_expression(query, self._language)
-        if not expression:
+        terms = _terms(query, self._language)
+        if not terms:
             return []
+        if allowed is None and (rarer := self._rarer(terms)):
+            found = self._best(rarer, top_k, None)
+            if len(found) == top_k:
+                return found
+        return self._best(terms, top_k, allowed)
+
+    def _rarer(self, terms: Sequence[str]) -> list[str]:
+        """Return the terms that fewer than half of the items contain; none if that is all terms.
+
+        FTS5 multiplies the other ones by 0.000001, but ranks every row that contains one, so that
+        "the" and "of" take longer than all other words together.
+        """
+        if len(terms) == 1:
+            return []
+        query = f"SELECT count(*) FROM {self._table} WHERE {self._table} MATCH ?"
+        counts = [self._db.execute(query, (term,)).fetchone()[0] for term in terms]
+        # Count no more items than matter: rare words are found in less time than all are counted.
+        query = "SELECT count(*) FROM (SELECT 1 FROM items WHERE namespace = ? LIMIT ?)"
+        most = (self._namespace, 2 * max(counts) + 1)
+        (items,) = self._db.execute(query, most).fetchone()
+        rarer = [term for term, count in zip(terms, counts, strict=True) if 2 * count < items]
+        return rarer if len(rarer) < len(terms) else []
+
+    def _best(
+        self, terms: Sequence[str], top_k: int, allowed: Collection[int] | None
+    ) -> list[tuple[int, float]]:
+        """Rank the rows that contain at least one term."""
         limit = f"LIMIT {top_k}" if allowed is None else ""
         cursor = self._db.execute(
             f"SELECT rowid, -rank FROM {self._table} WHERE {self._table} MATCH ?"
             f" ORDER BY rank, rowid {limit}",
-            (expression,),
+            (" OR ".join(terms),),
         )
         found: list[tuple[int, float]] = []
         for row, score in cursor:
@@ -169,5 +196,9 @@ def add_functions(db: sqlite3.Connection) -> None:
 
 def match_expression(query: str, language: str = "en") -> str:
     """Return the FTS5 expression that matches any word of a text; empty if it has no words."""
+    return " OR ".join(_terms(query, language))
+
+
+def _terms(query: str, language: str) -> list[str]:
     cleaned = query.encode(errors="ignore").decode().replace("\x00", " ").replace('"', " ")
-    return " OR ".join(query_terms(cleaned, language)[:_MAX_QUERY_WORDS])
+    return query_terms(cleaned, language)[:_MAX_QUERY_WORDS]

@@ -42,6 +42,10 @@ if TYPE_CHECKING:
 __all__ = ["StoreReader", "load_items"]
 
 _PAGE = 1000
+_HELD = 512 << 20
+"""Bytes of vectors without a graph that are kept in memory between searches."""
+_HELD_ON_DISK = 64 << 20
+"""The same for an index whose graphs are on disk."""
 
 
 class StoreReader:
@@ -55,7 +59,8 @@ class StoreReader:
     def __init__(self, path: Path, wait: float) -> None:
         self.path = path
         self._ledger = Ledger(path / "ledger.db", wait)
-        self._views: dict[str, View] = {}
+        self._views: dict[str, View] = {}  # in the order of their last use
+        self._held, self._used = _HELD, 0
         self._opener = SegmentOpener(path / "graphs")
         self._lock = threading.Lock()
         settings = self.settings
@@ -66,7 +71,7 @@ class StoreReader:
             self._ledger.close()
             raise damaged(self._ledger.path, f"its settings are {settings}") from error
         if settings.get("memory") == "disk":
-            self._ledger.cache = LEDGER_CACHE
+            self._ledger.cache, self._held = LEDGER_CACHE, _HELD_ON_DISK
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -271,15 +276,37 @@ class StoreReader:
         if old is None or old.number != number:
             self._forget_dropped(db)
         view = View.advance(old, db, number, self._opener, self.dimensions, self.metric)
+        self._release(name)
         self._views[name] = view
+        self._used += view.size
+        self._release_unused()
         return view
+
+    def _release_unused(self) -> None:
+        """Release the vectors of the namespaces that were not searched for the longest time.
+
+        A store with a namespace for each of many users would otherwise have all its vectors in
+        memory. Namespaces with a graph are kept: opening it takes longer than many searches.
+        """
+        if self._used <= self._held:
+            return
+        *others, _ = self._views  # the last one is being searched
+        for name in others:
+            if self._views[name].size:
+                self._release(name)
+            if self._used <= self._held:
+                return
+
+    def _release(self, name: str) -> None:
+        if (view := self._views.pop(name, None)) is not None:
+            self._used -= view.size
 
     def _forget_dropped(self, db: sqlite3.Connection) -> None:
         """Release the vectors and graphs of namespaces that were dropped, here or elsewhere."""
         query = "SELECT 1 FROM namespaces WHERE number = ?"
         for name, view in list(self._views.items()):
             if db.execute(query, (view.number,)).fetchone() is None:
-                del self._views[name]
+                self._release(name)
                 self._opener.forget(view.number)
 
     def _hits(

@@ -79,6 +79,11 @@ class View:
         return len(self.pending)
 
     @property
+    def size(self) -> int:
+        """The bytes of the vectors in memory; 0 if the namespace has a graph."""
+        return 0 if self.segment else self.pending.vectors.nbytes
+
+    @property
     def _has_newest_graph(self) -> bool:
         return self.graph == (self.segment.name if self.segment else None)
 

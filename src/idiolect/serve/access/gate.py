@@ -136,6 +136,11 @@ class Gate:
             raise RequestError(
                 408, "the body did not arrive in time", hint="send it faster"
             ) from None
+        coding = headers.get("content-encoding", "identity")
+        if size and coding.strip().lower() != "identity":
+            raise RequestError(
+                415, f"the body has the content encoding {coding:.40}", hint="send it uncompressed"
+            )
         if size and not _is_json(headers.get("content-type", "")):
             raise RequestError(
                 415, "the body is not JSON", hint="send Content-Type: application/json"
@@ -157,7 +162,11 @@ class Gate:
             await asyncio.shield(left)
             return {"type": "http.disconnect"}
 
-        work = asyncio.ensure_future(self.app(exchange.scope, receive_again, exchange.send))
+        scope = exchange.scope
+        if scope["method"] == "HEAD":  # monitors send it; routes only know GET
+            # The route is looked up in this one, where `_Exchange.route` reads it.
+            scope = exchange.scope = {**scope, "method": "GET"}
+        work = asyncio.ensure_future(self.app(scope, receive_again, exchange.send))
         try:
             await asyncio.wait(
                 {work, left},
@@ -190,7 +199,7 @@ class Gate:
         self.metrics.seconds.labels(route).observe(seconds)
         fields: dict[str, Any] = {
             "request": exchange.id,
-            "method": exchange.scope["method"],
+            "method": exchange.method,
             "route": route,
             "status": exchange.status,
             "ms": round(1000 * seconds, 2),
@@ -213,7 +222,7 @@ class _Exchange:
     """One request and its response."""
 
     def __init__(self, scope: Scope, send: Send) -> None:
-        self.scope, self._send = scope, send
+        self.scope, self._send, self.method = scope, send, scope["method"]
         self.headers = Headers(scope=scope)
         given = self.headers.get("x-request-id", "")
         self.id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
@@ -235,6 +244,8 @@ class _Exchange:
             headers = [*message.get("headers", ()), (b"x-request-id", self.id.encode())]
             headers.append((b"x-content-type-options", b"nosniff"))
             message = {**message, "headers": headers}
+        if self.method == "HEAD" and message["type"] == "http.response.body":
+            message = {**message, "body": b""}
         self.bytes_out += len(message.get("body", b""))
         await self._send(message)
 

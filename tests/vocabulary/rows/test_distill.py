@@ -63,6 +63,13 @@ def test_contexts_are_windows_around_terms_until_all_have_enough() -> None:
         assert len(read) < len(DOMAIN) * 30
 
 
+def test_texts_that_end_with_a_term_have_no_variance() -> None:
+    """One compared state, such as in a list of product names, has no variance to divide by."""
+    base = build("gpt2")
+    result = distill(extend(base, TERMS), base, ["with HbA1c"] * 3)
+    assert 0 < result.error_after < result.error_before < 10
+
+
 @pytest.mark.parametrize("layout", ["gpt2", "bert", "t5"])
 def test_matched_positions_follow_the_same_text(layout: str) -> None:
     base = build(layout)

@@ -304,6 +304,16 @@ def test_stages_that_depend_on_a_change_are_repeated(shop: Path) -> None:
     assert not any("." in name for name in kept), "controls that are not wanted any more"
 
 
+def test_the_report_shows_no_stage_that_was_taken_out(shop: Path) -> None:
+    page = shop.parent / "run" / "report.html"
+    assert 'id="task"' in page.read_text()
+    lines = shop.read_text().splitlines()
+    shop.write_text("\n".join(line for line in lines if not line.startswith("task_")))
+    assert repeated(shop.parent / "run", shop) == set()
+    assert 'id="task"' not in page.read_text()
+    assert "task_train" not in page.read_text()
+
+
 def test_without_pairs_titles_are_used_and_it_is_noted(tmp_path: Path) -> None:
     config = open_shop(tmp_path)
     change(config, 'pairs = "pairs.jsonl"\n', "")

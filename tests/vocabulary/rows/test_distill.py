@@ -66,8 +66,14 @@ def test_contexts_are_windows_around_terms_until_all_have_enough() -> None:
 def test_texts_that_end_with_a_term_have_no_variance() -> None:
     """One compared state, such as in a list of product names, has no variance to divide by."""
     base = build("gpt2")
-    result = distill(extend(base, TERMS), base, ["with HbA1c"] * 3)
-    assert 0 < result.error_after < result.error_before < 10
+    grown = extend(base, TERMS)
+    objective = HiddenStateMatching(grown, base.network, grown.extension)
+    new = {token.text: token.id for token in grown.extension.added}[" HbA1c"]
+    plain = base.tokenizer.encode("with", add_special_tokens=False)
+    for rows in ([[new]], [[*plain, new]] * 3):
+        error = objective.error(grown.network, [np.array(row) for row in rows], 2)
+        assert 0 < error < 10
+    assert objective.error(grown.network, [np.array(plain)], 2) == 0
 
 
 @pytest.mark.parametrize("layout", ["gpt2", "bert", "t5"])

@@ -35,7 +35,7 @@ from idiolect.pipeline.stages.tune_stage import without_tests
 from idiolect.text.corpus import Corpus
 from idiolect.text.file_record import FileRecord
 from pipeline.runs import FORKS, hold, run_on_full_disk, start
-from pipeline.shop import KINDS, change, open_shop, table, write
+from pipeline.shop import COMMON, KINDS, change, open_shop, table, write
 
 
 @pytest.fixture
@@ -304,6 +304,16 @@ def test_stages_that_depend_on_a_change_are_repeated(shop: Path) -> None:
     assert not any("." in name for name in kept), "controls that are not wanted any more"
 
 
+def test_the_report_shows_no_stage_that_was_taken_out(shop: Path) -> None:
+    page = shop.parent / "run" / "report.html"
+    assert 'id="task"' in page.read_text()
+    lines = shop.read_text().splitlines()
+    shop.write_text("\n".join(line for line in lines if not line.startswith("task_")))
+    assert repeated(shop.parent / "run", shop) == set()
+    assert 'id="task"' not in page.read_text()
+    assert "task_train" not in page.read_text()
+
+
 def test_without_pairs_titles_are_used_and_it_is_noted(tmp_path: Path) -> None:
     config = open_shop(tmp_path)
     change(config, 'pairs = "pairs.jsonl"\n', "")
@@ -429,6 +439,22 @@ def test_bad_data_is_one_line(tmp_path: Path, file: str, content: str, message: 
     with pytest.raises(IdiolectError, match=message) as caught:
         run(config)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("glossary", ["", "the\n"])
+def test_a_corpus_without_terms_is_reported(tmp_path: Path, glossary: str) -> None:
+    config = open_shop(tmp_path)
+    words = [{"id": str(n), "text": f"{one} {COMMON[n // 2]}"} for n, one in enumerate(COMMON)]
+    write(tmp_path / "items.jsonl", words)
+    for name in ("pairs", "queries", "qrels", "similar"):
+        line = next(one for one in config.read_text().splitlines() if one.startswith(name))
+        change(config, f"{line}\n", "")
+    if glossary:
+        (tmp_path / "terms.txt").write_text(glossary)
+        change(config, "[audit]", 'glossary = "terms.txt"\n[audit]')
+    with pytest.raises(InputError, match="audit: the corpus has no recurring term") as caught:
+        run(config)
+    assert ("'the': already one token" in str(caught.value)) == bool(glossary)
 
 
 @pytest.mark.parametrize("name", ["items", "general", "pairs", "qrels"])

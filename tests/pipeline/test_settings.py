@@ -95,6 +95,8 @@ def test_a_folder_instead_of_a_configuration(tmp_path: Path) -> None:
 def test_a_base_may_be_next_to_the_configuration(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     assert find_base("model", tmp_path) == str(tmp_path / "model")
+    (tmp_path / "model.gguf").touch()
+    assert find_base("model.gguf", tmp_path) == str(tmp_path / "model.gguf")
     assert find_base("someone/model", tmp_path) == "someone/model"
 
 

@@ -223,14 +223,19 @@ class RunDirectory:
         self._write_manifest()
 
     def report_done(self) -> bool:
-        """Return whether the report exists and is undamaged."""
+        """Return whether the report exists, is undamaged, and shows the metrics of this run."""
         record = FileRecord(self._manifest.get("report"))
-        return bool(record.files) and not record.damage(self.path)
+        return {*record.files} == {*self._report_files} and not record.damage(self.path)
 
     def finish_report(self) -> None:
-        """Record the report."""
-        self._manifest["report"] = FileRecord.of(self.path, [self.report_path.name]).files
+        """Record the report, and the metrics that it shows."""
+        self._manifest["report"] = FileRecord.of(self.path, self._report_files).files
         self._write_manifest()
+
+    @property
+    def _report_files(self) -> tuple[str, ...]:
+        """The report and the metrics it shows, which change if a stage is taken out of the run."""
+        return (self.report_path.name, self.metrics_path.name)
 
     def summarize(self, names: Mapping[str, str]) -> None:
         """Write the metrics of all stages to one file, and delete stages that are no longer needed.

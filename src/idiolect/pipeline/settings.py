@@ -204,7 +204,8 @@ def find_base(base: str, folder: Path) -> str:
         base: The base, as in a configuration.
         folder: The configuration's folder; relative paths start there.
     """
-    if is_known_model(base) or not (folder / base).is_dir():
+    path = folder / base
+    if is_known_model(base) or not (path.is_dir() or path.is_file()):
         return base
     return os.path.join(folder, base)  # unlike a `Path`, it keeps the `./` of a local folder
 

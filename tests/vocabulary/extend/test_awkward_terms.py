@@ -154,6 +154,37 @@ def test_a_term_that_begins_with_a_sign_keeps_merges_of_signs(term: str) -> None
         assert larger.extension.to_base(larger.encode(text)) == base.encode(text), text
 
 
+O200K = (
+    r"[^\r\n\p{L}\p{N}]?\p{L}+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""The pattern of GPT-4o, without its distinction of letters by case."""
+
+
+@pytest.mark.parametrize("layout", ["gpt2", "llama3", "o200k"])
+def test_text_after_a_term_is_split_as_before(layout: str) -> None:
+    """A combining mark is a symbol to these patterns, and joins those that follow it."""
+    pipeline = json.loads(make("gpt2" if layout == "gpt2" else "llama3").engine.to_str())
+    if layout == "o200k":
+        pipeline["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = O200K
+    pipeline["normalizer"] = None  # it would compose marks
+    model = pipeline["model"]
+    for left, right in (("'", "s"), ("'", "t"), ("-", "x"), ("Ċ", "Ġ"), ("ĊĠ", "Ċ"), ("'t", "e")):
+        model["vocab"].setdefault(left + right, len(model["vocab"]))
+        if [left, right] not in model["merges"]:
+            model["merges"].append([left, right])
+    base = Tokenizer.from_engine(type(make("gpt2").engine).from_str(json.dumps(pipeline)))
+    larger = extend(base, ["\u0939\u093f\u0928\u094d\u0926\u0940", "cafe\u0301", "XR-2000"])
+    assert not larger.extension.refused
+    new = {token.id for token in larger.extension.added}
+    for term in ("\u0939\u093f\u0928\u094d\u0926\u0940", "cafe\u0301", "XR-2000"):
+        for end in ("'s", "'tex", "-x", "\n \nx", "((x", "'1", ", x", "\n\nx", "", " x", "-"):
+            for text in (term + end, f"a {term}{end}"):
+                assert larger.extension.to_base(larger.encode(text)) == base.encode(text), text
+        for end in ("", ", x", " x", ").", "\nx"):
+            assert new & {*larger.encode(term + end)}, term + end
+
+
 def test_only_the_term_to_blame_is_dropped() -> None:
     """A longer word that begins with the term changes, if its `®` does not end a word."""
     base = make("bert")

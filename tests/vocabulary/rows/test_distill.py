@@ -63,6 +63,19 @@ def test_contexts_are_windows_around_terms_until_all_have_enough() -> None:
         assert len(read) < len(DOMAIN) * 30
 
 
+def test_texts_that_end_with_a_term_have_no_variance() -> None:
+    """One compared state, such as in a list of product names, has no variance to divide by."""
+    base = build("gpt2")
+    grown = extend(base, TERMS)
+    objective = HiddenStateMatching(grown, base.network, grown.extension)
+    new = {token.text: token.id for token in grown.extension.added}[" HbA1c"]
+    plain = base.tokenizer.encode("with", add_special_tokens=False)
+    for rows in ([[new]], [[*plain, new]] * 3):
+        error = objective.error(grown.network, [np.array(row) for row in rows], 2)
+        assert 0 < error < 10
+    assert objective.error(grown.network, [np.array(plain)], 2) == 0
+
+
 @pytest.mark.parametrize("layout", ["gpt2", "bert", "t5"])
 def test_matched_positions_follow_the_same_text(layout: str) -> None:
     base = build(layout)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from pydantic import Field
 
+from idiolect.errors import InputError
 from idiolect.pipeline.settings import SettingsTable
 from idiolect.pipeline.stage import Stage, Work
 
@@ -115,6 +116,13 @@ def audit(work: Work[AuditSettings]) -> AuditMetrics:
     glossary = read_glossary(data.glossary) if data.glossary else None
     found = find_terms(Tokenizer.load(work.base), corpus, general, glossary)
     terms = found.choose(settings.max_rows, method=settings.method, phrases=settings.phrases)
+    if not terms:
+        reasons = "".join(f"; {one.text!r}: {one.reason}" for one in terms.rejected[:1])
+        raise InputError(
+            "the corpus has no recurring term that the tokenizer splits and that could become one "
+            f"token{reasons}",
+            hint="add text of the domain as data.corpus, or list terms in data.glossary",
+        )
     terms.save(work.folder / CHOSEN_TERMS)
     picked = _random_terms(found, terms, settings, work.config.seed)
     picked.save(work.folder / RANDOM_TERMS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Literal, TypedDict
 
+from idiolect.errors import InputError
 from idiolect.pipeline.settings import SettingsTable
 from idiolect.pipeline.stage import Control, Stage, Work
 from idiolect.pipeline.stage_models import load_model
@@ -79,6 +80,13 @@ def extend(work: Work[ExtendSettings], *, terms: str = CHOSEN_TERMS) -> ExtendMe
     )
     record = grown.extension
     assert record is not None
+    if not record.added:
+        first = record.refused[0]
+        raise InputError(
+            f"none of the {len(record.refused):,} spellings could be added; {first.text!r}: "
+            f"{first.reason}",
+            hint="list other terms in data.glossary, or try another audit.method",
+        )
     grown.save(work.folder / "model")
     return {
         "method": record.method,

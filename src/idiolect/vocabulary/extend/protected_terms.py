@@ -10,7 +10,8 @@ A sequence of pre-tokenizers is first rewritten as one pattern; see `single_spli
 Other text is split as before: the regex engine tries an alternative only where the original
 pattern would also start a pre-token. Text that the pattern does not match gets an alternative of
 its own at the end, because a term could begin inside it. After a term, no letter or digit may
-follow, nor a character that merges with the end of the term.
+follow, nor a character that merges with the end of the term, nor text that the original pattern
+would then split elsewhere, such as `'s` after a combining mark.
 
 SentencePiece splits only at the space `▁`, so a split next to a term is new. It changes nothing if
 no vocabulary piece contains the two characters around it, because then nothing can merge across
@@ -55,6 +56,17 @@ __all__ = ["EngineConfig", "can_protect_terms", "protect_terms", "trie_pattern"]
 
 _WORD = r"\p{L}\p{M}\p{N}"
 _IS_WORD = regex.compile(f"[{_WORD}]")
+_SPLIT_ELSEWHERE = (
+    r"(?!(?<=\p{M})(?:[^\s\p{L}\p{N}]+[\p{L}\p{N}]|[\r\n]+[^\S\r\n]+[\r\n])"
+    r"|'(?i:s|t|re|ve|m|ll|d)\p{L})"
+)
+"""Lookahead that excludes text which a byte-level pattern splits elsewhere if a term ends before.
+
+Most patterns take a combining mark as a symbol, and a run of symbols with the line breaks after it
+as one pre-token. Cut off from the mark, the rest of the run may join the word or the lines after
+it: `'s` becomes a contraction. Other patterns take a contraction as the end of the word before it,
+and split `x'text` into `x't` and `ext`.
+"""
 _MAX_BRANCHES = 4
 """Maximum number of alternatives before they are bisected by a lookahead."""
 
@@ -128,7 +140,8 @@ def protect_terms(
         return
     layout = _layout(config)
     if layout != "metaspace":
-        ends = _Lookarounds(after=_forbid_byte_merges(terms, config["model"]["merges"]))
+        merging = _forbid_byte_merges(terms, config["model"]["merges"])
+        ends = _Lookarounds(after=merging + _SPLIT_ELSEWHERE)
         options = [_alternatives(terms, " ", ends)] if terms else []
         options += [_cut_pattern(cuts, _end_of_run)] if cuts else []
         if layout == "sequence":

@@ -23,6 +23,9 @@ from idiolect.vocabulary.rows.contexts import Snippet
 
 __all__ = ["HiddenStateMatching", "MatchingBatch", "Snippets"]
 
+_NO_VARIANCE = 1e-5
+"""Share of the squared length below which a variance is only rounding."""
+
 
 class Snippets:
     """An endless stream of snippets; seed and epoch determine the order of each epoch.
@@ -184,6 +187,9 @@ class HiddenStateMatching(RowwiseObjective):
     def error(self, network: Network, snippets: Sequence[Snippet], rows: int) -> float:
         """Return the squared distance of hidden states as a share of the teacher's variance.
 
+        Without variance, as in texts that all end with the same term, it is a share of the squared
+        length. It is 0 if nothing is compared.
+
         Args:
             network: The student.
             snippets: The texts.
@@ -201,7 +207,11 @@ class HiddenStateMatching(RowwiseObjective):
             total = total + teacher.sum(0).cpu()
             count += len(teacher)
         network.train(was_training)
-        return distance / (squares - float(total.square().sum()) / count)
+        if not count:
+            return 0.0
+        variance = squares - float(total.square().sum()) / count
+        # The difference of equal numbers is not exactly 0.
+        return distance / (variance if variance > _NO_VARIANCE * squares else squares)
 
     def _states(self, network: Network, batch: MatchingBatch) -> tuple[Tensor, Tensor]:
         """Return hidden states of student and teacher, token by token. (rows, length, width)."""

@@ -227,26 +227,31 @@ def measure(
     print(json.dumps(row), flush=True)
 
 
-def measure_frozen(out: Path, name: str, base: str, seeds: int, limit: int | None) -> None:
+def measure_frozen(out: Path, name: str, base: str, given: argparse.Namespace) -> None:
     """Train a head for each seed on one frozen base, which reads each text once."""
     from unittest import mock
 
     from idiolect.encoding.encoder import Encoder
     from idiolect.models.language_model import LanguageModel
+    from idiolect.tasks.classify import text_classifier
     from idiolect.tasks.classify.classification_metrics import score_classes
     from idiolect.tasks.classify.labelled_texts import labels_of, read_labelled_texts
-    from idiolect.tasks.classify.text_classifier import TextClassifier
+    from idiolect.tasks.finetuning.text_states import concat_pooling_by_default
     from idiolect.tasks.tag import text_tagger
     from idiolect.tasks.tag.tagged_texts import read_tagged_texts, span_labels
     from idiolect.tasks.tag.tagging_metrics import score_spans
 
+    limit = given.limit
     task, ending = write_set(name, out / name)
     train, test = (out / name / f"{side}.{ending}" for side in ("train", "test"))
+    if given.lower:
+        train, test = lower(train), lower(test)
     train = train if limit is None else draw(train, limit)
     if name == "pubmedqa":
         train, test = joined(train), joined(test)
     encoder = Encoder(LanguageModel.load(base), max_length=512, precision="auto")
-    encoder.pooled_rows = remembered(encoder.pooled_rows)  # type: ignore[method-assign]
+    concat = concat_pooling_by_default(encoder, "frozen", pairs=False)
+    read_texts = remembered(text_classifier.read_texts)
     known: dict[tuple[int, ...], Any] = {}
     read = text_tagger.hidden_states
 
@@ -257,8 +262,10 @@ def measure_frozen(out: Path, name: str, base: str, seeds: int, limit: int | Non
                 known[tuple(row)] = state[: len(row)].float().clone()
         return [known[tuple(row)] for row in rows], None
 
-    label = f"{Path(base).name} --adaptation frozen"
-    for seed in range(seeds):
+    label = " ".join(
+        [Path(base).name, *(["--lower"] if given.lower else []), "--adaptation frozen"]
+    )
+    for seed in range(given.seeds):
         key = {"set": name, "run": label, "seed": seed, "limit": limit}
         if any(key.items() <= row.items() for row in results(out)):
             continue
@@ -274,9 +281,12 @@ def measure_frozen(out: Path, name: str, base: str, seeds: int, limit: int | Non
             systems = {"tagger": 100 * score_spans(truth, [one.spans for one in found]).micro.f1}
         else:
             rows, others = read_labelled_texts(train), read_labelled_texts(test)
-            model = TextClassifier(encoder, labels_of(rows), seed=seed)
-            model.train(rows, output_dir=run, adaptation="frozen", epochs=10)
-            scores = score_classes(model.probabilities(others), model.numbers(others))
+            model = text_classifier.TextClassifier(
+                encoder, labels_of(rows), concat_pooling=concat, seed=seed
+            )
+            with mock.patch.object(text_classifier, "read_texts", read_texts):
+                model.train(rows, output_dir=run, adaptation="frozen", epochs=10)
+                scores = score_classes(model.probabilities(others), model.numbers(others))
             systems = {
                 "classifier": 100 * scores.accuracy,
                 "classifier, macro-F1": 100 * scores.macro_f1,
@@ -289,18 +299,19 @@ def measure_frozen(out: Path, name: str, base: str, seeds: int, limit: int | Non
         print(json.dumps(row), flush=True)
 
 
-def remembered(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Return a function that computes the vector of each row of ids once."""
+def remembered(read: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `read_texts` so that it computes the vector of each row of ids once."""
     import torch
 
     known: dict[tuple[int, ...], Any] = {}
 
-    def pooled_rows(rows: Any) -> Any:
+    def read_texts(encoder: Any, rows: Any, **options: Any) -> Any:
         if new := [row for row in rows if tuple(row) not in known]:
-            known.update(zip(map(tuple, new), read(new).float().clone(), strict=True))
-        return torch.stack([known[tuple(row)] for row in rows])
+            vectors, _ = read(encoder, new, **options)
+            known.update(zip(map(tuple, new), vectors.float().clone(), strict=True))
+        return torch.stack([known[tuple(row)] for row in rows]), torch.zeros(())
 
-    return pooled_rows
+    return read_texts
 
 
 def joined(path: Path) -> Path:
@@ -412,7 +423,7 @@ def main() -> None:
             parser.error(f"unknown set {name}: one of {', '.join(known)}, xquad-LANGUAGE")
     for name in given.sets:
         if given.frozen:
-            measure_frozen(given.out, name, given.base, given.seeds, given.limit)
+            measure_frozen(given.out, name, given.base, given)
             continue
         for seed in range(given.seeds):
             measure(given.out, name, given.base, seed, extra, given)

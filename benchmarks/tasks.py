@@ -186,7 +186,10 @@ def lower(path: Path) -> Path:
     lines = path.read_text().splitlines()
     if path.suffix == ".conll":
         words = (line.partition(" ") if " " in line else line.partition("\t") for line in lines)
-        lines = [word.lower() + gap + rest for word, gap, rest in words]
+        lines = [
+            (word if word == "-DOCSTART-" else word.lower()) + gap + rest
+            for word, gap, rest in words
+        ]
     else:
         rows = map(json.loads, lines)
         texts = ("text", "context")

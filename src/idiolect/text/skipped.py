@@ -26,6 +26,10 @@ __all__ = [
 MAX_UNREADABLE = 0.01
 """Default maximum share of unreadable rows in a file; more raise an error."""
 _SHOWN = 3
+_SHOWN_REASONS = 5
+_MOST_REASONS = 1000
+"""Reasons may quote the file, and so be as many as its lines."""
+_OTHERS = "for other reasons"
 _ADVICE = {
     "bad UTF-8": ", or convert the file to UTF-8",
     "Python dict instead of JSON": " (json.dumps writes JSON, str and print do not)",
@@ -73,7 +77,12 @@ class Skipped(Counter[str]):
 
 
 def skip(skipped: Counter[str], reason: str, place: str) -> None:
-    """Count a skipped record; a `Skipped` also keeps the first locations for each reason."""
+    """Count a skipped record; a `Skipped` also keeps the first locations for each reason.
+
+    After the first 1,000 reasons, new ones are counted together.
+    """
+    if reason not in skipped and len(skipped) >= _MOST_REASONS:
+        reason = _OTHERS
     skipped[reason] += 1
     if isinstance(skipped, Skipped):
         places = skipped.places.setdefault(reason, [])
@@ -82,11 +91,15 @@ def skip(skipped: Counter[str], reason: str, place: str) -> None:
 
 
 def summary(skipped: Counter[str]) -> str:
-    """Describe the skipped records in one line: counts, reasons and the first locations."""
-    return ", ".join(
-        f"{count:,} {reason}{shown_places(skipped, reason)}"
-        for reason, count in skipped.most_common()
-    )
+    """Describe the skipped records in one line: counts, reasons and the first locations.
+
+    The five most frequent reasons are named.
+    """
+    named = skipped.most_common(_SHOWN_REASONS)
+    told = [f"{count:,} {reason}{shown_places(skipped, reason)}" for reason, count in named]
+    if rest := skipped.total() - sum(count for _, count in named):
+        told.append(f"{rest:,} {_OTHERS}")
+    return ", ".join(told)
 
 
 def shown_places(skipped: Counter[str], reason: str) -> str:

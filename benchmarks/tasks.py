@@ -252,7 +252,7 @@ def measure_frozen(out: Path, name: str, base: str, given: argparse.Namespace) -
     train = train if limit is None else draw(train, limit)
     if name == "pubmedqa":
         train, test = joined(train), joined(test)
-    encoder = Encoder(LanguageModel.load(base), max_length=512, precision="auto")
+    encoder = Encoder(LanguageModel.load(base), max_length=512, precision="bf16")
     concat = concat_pooling_by_default(encoder, "frozen", pairs=False)
     read_texts = remembered(text_classifier.read_texts)
     known: dict[tuple[int, ...], Any] = {}

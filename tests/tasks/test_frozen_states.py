@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from idiolect.encoding.encoder import Encoder
+from idiolect.errors import ConfigError
 from idiolect.nn.attention import Attention
 from idiolect.nn.basic import Dropout
 from idiolect.tasks.classify.labelled_texts import LabelledText
@@ -111,3 +112,12 @@ def test_states_are_without_dropout(monkeypatch: pytest.MonkeyPatch) -> None:
         frozen_states.frozen_states(network, rows, compute, numbers=too_many, precision="fp32")
         is None
     )
+
+
+def test_an_encoder_in_8_bits_is_refused_before_training(tmp_path: Path) -> None:
+    encoder = Encoder(models.model("bert", grown=False), precision="int8")
+    model = TextClassifier(encoder, ["a", "b"])
+    texts = [LabelledText(text, "ab"[i % 2]) for i, text in enumerate(TEXTS)]
+    with pytest.raises(ConfigError, match="8-bit integers cannot be trained or saved"):
+        model.train(texts, output_dir=tmp_path / "run", adaptation="frozen")
+    assert not (tmp_path / "run").exists()

@@ -230,7 +230,8 @@ class TaskModel(ABC):
             fine_tuning: Learning rates by layer, unfreezing and auxiliary loss; see `FineTuning`.
 
         Raises:
-            ConfigError: Less than one epoch, or methods that do not fit the network or the steps.
+            ConfigError: Less than one epoch, methods that do not fit the network or the steps, or
+                an encoder in 8-bit integers, which could not be saved.
             CheckpointError: `output_dir` holds another run, or its checkpoint is damaged.
             TrainingError: The loss is not finite or explodes.
         """
@@ -240,6 +241,11 @@ class TaskModel(ABC):
             config = replace(config, learning_rate=full_learning_rate(width))
         if epochs < 1:
             raise ConfigError(f"epochs is {epochs}", hint="choose at least 1")
+        if self.encoder.precision == "int8":
+            raise ConfigError(
+                "an encoder in 8-bit integers cannot be trained or saved",
+                hint="load it with the precision fp32 or bf16",
+            )
         self.add_virtual_tokens(adaptation, config)
         source = ShuffledEpochs(count, rows=config.batch_size, seed=config.seed)
         session = TrainingSession(

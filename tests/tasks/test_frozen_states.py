@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 
@@ -121,3 +123,14 @@ def test_an_encoder_in_8_bits_is_refused_before_training(tmp_path: Path) -> None
     with pytest.raises(ConfigError, match="8-bit integers cannot be trained or saved"):
         model.train(texts, output_dir=tmp_path / "run", adaptation="frozen")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_spike_of_the_loss_does_not_end_the_training_of_a_head(tmp_path: Path) -> None:
+    texts = [LabelledText(text, "ab"[i % 2]) for i, text in enumerate(TEXTS)]
+    config = task_config("frozen", batch_size=1, learning_rate=0.5)
+    model = TextClassifier(_encoder(), ["a", "b"])
+    model.train(texts, output_dir=tmp_path, adaptation="frozen", epochs=4, config=config)
+    losses = [
+        json.loads(line)["loss"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert max(losses) > 3 * statistics.mean(losses) + 1  # where other runs are stopped

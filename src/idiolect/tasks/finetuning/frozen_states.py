@@ -92,6 +92,9 @@ class FrozenObjective(RowwiseObjective):
         loss: Returns the loss of a batch, summed over its `count`.
     """
 
+    has_steady_loss = False
+    """Only a small head trains: after a spike of one batch, its loss falls again."""
+
     def __init__(self, states: Sequence[Tensor], loss: Callable[[StatesBatch], Tensor]) -> None:
         self.states, self._loss = states, loss
 

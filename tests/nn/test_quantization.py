@@ -178,3 +178,10 @@ def test_what_is_quantised_is_not_quantised_again() -> None:
     quantize_layers(net.blocks, "int8")
     with pytest.raises(ConfigError, match="quantised already, to int8"):
         quantize_layers(net.blocks, "nf4")
+
+
+def test_int8_of_a_transposed_view_is_stored_in_rows() -> None:
+    matrix = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    stored = Int8Matrix(matrix.t())
+    assert stored.codes.is_contiguous()  # else each product would read one byte of each cache line
+    assert torch.equal(stored.codes, Int8Matrix(matrix.t().contiguous()).codes)

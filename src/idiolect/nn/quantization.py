@@ -122,7 +122,8 @@ class Int8Matrix(QuantizedMatrix):
     def __init__(self, matrix: Tensor) -> None:
         exact = matrix.detach().float()
         scales = exact.abs().amax(1, keepdim=True).clamp(min=_TINY) / 127
-        codes = (exact / scales).round().to(torch.int8)
+        # In rows, even if the matrix is a transposed view, as it is of GPT-2's checkpoints.
+        codes = (exact / scales).round().to(torch.int8).contiguous()
         super().__init__(
             *matrix.shape, codes=codes.view(torch.uint8), scales=scales.view(torch.uint8)
         )

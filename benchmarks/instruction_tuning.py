@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 
+from idiolect.alignment.chat.chat_encoding import encode_prompt
 from idiolect.alignment.chat.conversations import Conversation
 from idiolect.alignment.chat.fine_tune import alignment_config, fine_tune
 from idiolect.generate.generator import Generator
@@ -71,7 +72,8 @@ def follows(model: LanguageModel, questions: Sequence[str]) -> dict[str, float]:
     """Return, for each rule, the share of answers that obey it."""
     generator, shares = Generator(model), {}
     for name, (instruction, obeys) in RULES.items():
-        asked = [[{"role": "user", "content": f"{one} {instruction}"}] for one in questions]
+        turns = ([{"role": "user", "content": f"{one} {instruction}"}] for one in questions)
+        asked = [encode_prompt(model.tokenizer, one) for one in turns]
         answers = generator.generate(asked, max_new_tokens=NEW_TOKENS)
         shares[name] = sum(obeys(one.text.strip()) for one in answers) / len(answers)
     return shares

@@ -17,8 +17,8 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from idiolect.alignment.chat.chat_encoding import encode_prompt
 from idiolect.alignment.reinforcement.policy_settings import PolicySettings
 from idiolect.alignment.reinforcement.prompts import PolicyPrompt
 from idiolect.alignment.reinforcement.rewards import SearchReward
@@ -77,8 +77,8 @@ def prompts_of(data: SciFact, claims: Mapping[str, str]) -> list[PolicyPrompt]:
 
 def expand(model: LanguageModel, prompts: Sequence[PolicyPrompt]) -> list[str]:
     """Return the words that a model adds to each claim."""
-    conversations: list[Any] = [list(one.prompt) for one in prompts]
-    found = Generator(model).generate(conversations, max_new_tokens=NEW_TOKENS)
+    ids = [encode_prompt(model.tokenizer, one.prompt) for one in prompts]
+    found = Generator(model).generate(ids, max_new_tokens=NEW_TOKENS)
     return [one.text for one in found]
 
 

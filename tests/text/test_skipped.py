@@ -23,3 +23,4 @@ def test_reasons_that_quote_a_long_file_take_bounded_memory() -> None:
         skip(skipped, f"unknown tag '{number}'", f"line {number}")
     assert len(skipped) <= 1001
     assert skipped.total() == 5000
+    assert summary(skipped).count("for other reasons") == 1

@@ -63,7 +63,8 @@ class ServedParts:
         try:
             self._open(settings, report)
         except BaseException:
-            self._close()  # the server may go on with older parts, so nothing here may stay open
+            # The server may keep running with the version it had, so close what this one opened.
+            self._close()
             raise
 
     def _open(self, settings: ServeSettings, report: Callable[[BatchReport], None]) -> None:

@@ -95,7 +95,8 @@ def summary(skipped: Counter[str]) -> str:
 
     The five most frequent reasons are named.
     """
-    named = skipped.most_common(_SHOWN_REASONS)
+    known = [(reason, count) for reason, count in skipped.most_common() if reason != _OTHERS]
+    named = known[:_SHOWN_REASONS]
     told = [f"{count:,} {reason}{shown_places(skipped, reason)}" for reason, count in named]
     if rest := skipped.total() - sum(count for _, count in named):
         told.append(f"{rest:,} {_OTHERS}")

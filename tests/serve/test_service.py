@@ -80,6 +80,7 @@ def test_a_rebuild_that_fails_leaves_nothing_open(
 
     monkeypatch.setattr("idiolect.ranking.cross_encoder.CrossEncoder.load", full)
     service.settings = replace(service.settings, reranker="any")
+    _wait_until_closed()  # of the tests before
     open_files, threads = [], threading.active_count()
     for turn in range(5):
         monkeypatch.setattr(ServedFolder, "version", f"new {turn}")

@@ -128,7 +128,9 @@ def table(values: Mapping[str, Sequence[float]], count: int) -> None:
             continue
         found = compare(named[0], own)
         interval = f"{found.low:+.3f} to {found.high:+.3f}"
-        print(f"| {name} | {mean:.3f} | {found.difference:+.3f} | {interval} | {found.p_value:.4f} |")
+        print(
+            f"| {name} | {mean:.3f} | {found.difference:+.3f} | {interval} | {found.p_value:.4f} |"
+        )
 
 
 def main() -> None:

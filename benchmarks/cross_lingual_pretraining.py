@@ -32,6 +32,7 @@ import numpy as np
 import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from idiolect.generate.model_defaults import find_context_length
 from idiolect.models.language_model import LanguageModel
 from idiolect.text.parallel_text import TextPair
 from idiolect.text.tokenizers import unigram
@@ -93,7 +94,9 @@ def masked_accuracy(model: LanguageModel, corpus: ParallelCorpus) -> float:
 def vectors(model: LanguageModel, texts: list[str], language: str, layers: int) -> np.ndarray:
     """Return the mean state of each text after some layers, of length 1. (texts, width)."""
     network = model.network.first_layers(layers)
-    rows = model.tokenizer.encode_batch(texts)
+    # Sentences with letters that the vocabulary lacks can exceed the network's positions.
+    longest = find_context_length(model)
+    rows = [row[:longest] for row in model.tokenizer.encode_batch(texts)]
     found = np.zeros((len(rows), network.config.hidden_size), np.float32)
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     for start in range(0, len(order), 64):

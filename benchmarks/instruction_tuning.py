@@ -20,14 +20,20 @@ from pathlib import Path
 
 import torch
 
-from idiolect.alignment.chat.chat_encoding import encode_prompt
+from idiolect.alignment.chat.chat_encoding import (
+    EncodedText,
+    encode_conversation,
+    encode_prompt,
+)
 from idiolect.alignment.chat.conversations import Conversation
 from idiolect.alignment.chat.fine_tune import alignment_config, fine_tune
+from idiolect.alignment.chat.supervised import SupervisedTuning
 from idiolect.generate.generator import Generator
 from idiolect.models.language_model import LanguageModel
 from idiolect.nn.lora import LoraConfig
 
 QUESTIONS, NEW_TOKENS, LONGEST_QUESTION = 15, 96, 200
+MAX_LENGTH = 384
 _INSTRUCTION = re.compile(r"### Instruction:\n(.*?)\n\n### Response:", re.DOTALL)
 RULES: dict[str, tuple[str, Callable[[str], bool]]] = {
     "capital letters": ("Answer in capital letters only.", str.isupper),
@@ -68,6 +74,19 @@ def conversation(pair: tuple[str, str]) -> Conversation:
     return Conversation(messages=turns)
 
 
+def held_out_loss(model: LanguageModel, conversations: Sequence[Conversation]) -> float:
+    """Return the mean loss of the answers' tokens, in nats."""
+    texts = []
+    for one in conversations:
+        (text,) = encode_conversation(model.tokenizer, one, loss_on="completion")
+        text = EncodedText(text.ids[:MAX_LENGTH], text.written[:MAX_LENGTH])
+        if any(text.written[1:]):
+            texts.append(text)
+    rows = [[number] for number in range(len(texts))]
+    pad_id = model.tokenizer.batch_pad_token_id or 0
+    return SupervisedTuning(model.network, texts, rows, pad_id=pad_id).mean_loss(model.network)
+
+
 def follows(model: LanguageModel, questions: Sequence[str]) -> dict[str, float]:
     """Return, for each rule, the share of answers that obey it."""
     generator, shares = Generator(model), {}
@@ -92,18 +111,24 @@ def main() -> None:
     pairs = read(given.data)
     held_out = pairs[::10]
     train = [pair for number, pair in enumerate(pairs) if number % 10]
+    asked = [conversation(pair) for pair in held_out]
     base, tuned = LanguageModel.load(given.model), LanguageModel.load(given.model)
+    print(f"before training: held-out loss {held_out_loss(base, asked):.4f}", flush=True)
     tuned = fine_tune(
         tuned,
         [conversation(pair) for pair in train],
         output_dir=given.out / "run",
         epochs=given.epochs,
-        validation=[conversation(pair) for pair in held_out],
+        validation=asked,
         packing=True,
         train="rows+lora",
         lora=LoraConfig(),
         config=alignment_config(
-            max_length=384, batch_size=4, learning_rate=given.lr, precision="auto", eval_steps=50
+            max_length=MAX_LENGTH,
+            batch_size=4,
+            learning_rate=given.lr,
+            precision="auto",
+            eval_steps=50,
         ),
     )
     rows = base.network.tokens.weight, tuned.network.tokens.weight

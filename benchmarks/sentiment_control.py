@@ -48,7 +48,8 @@ from idiolect.tasks.task_model import task_config
 
 WORDS, NEW_TOKENS, LAYERS = 4, 12, 3
 BEST_OF = 4
-METHODS = ("ppo", "rloo", "grpo", "dpo")
+BETA = {"ppo": 1.0, "rloo": 1.0, "grpo": 1.0, "dpo": 1.0}
+METHODS = tuple(BETA)
 
 
 def read_reviews(path: Path) -> list[tuple[str, str]]:
@@ -150,7 +151,7 @@ def train_one(
             model,
             pairs_of(model, prompts[: 16 * args.steps], scorers["reward"]),
             output_dir=folder,
-            settings=PreferenceSettings(loss="dpo", beta=0.1),
+            settings=PreferenceSettings(loss="dpo", beta=args.beta or BETA["dpo"]),
             steps=args.steps,
             config=preference_config(learning_rate=args.rate, seed=seed, warmup_ratio=0.1),
             chat=False,
@@ -160,7 +161,7 @@ def train_one(
         algorithm=method,
         num_generations=1 if method == "ppo" else 4,
         max_new_tokens=NEW_TOKENS,
-        beta=0.05 if method == "ppo" else 0.02,
+        beta=args.beta or BETA[method],
         updates=2 if method == "ppo" else 1,
     )
     train_policy(
@@ -174,7 +175,11 @@ def train_one(
         reward_name="sst-2",
         chat=False,
         config=policy_config(
-            batch_size=32, learning_rate=args.rate, seed=seed, warmup_ratio=0.1, max_length=128
+            batch_size=args.batch_size,
+            learning_rate=args.rate,
+            seed=seed,
+            warmup_ratio=0.1,
+            max_length=128,
         ),
     )
 
@@ -187,6 +192,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rate", type=float, default=1e-4)
     parser.add_argument("--reviews", type=int, default=4000)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--beta", type=float, help="Instead of that of each method.")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--minutes", type=float, default=1e9)
     parser.add_argument("--plot", type=Path)
     args = parser.parse_args()
@@ -241,7 +249,7 @@ def main() -> None:
         results["best_of_4"] = [best_of(base, test_prompts, scorers, s) for s in range(args.seeds)]
         results_path.write_text(json.dumps(results, indent=1))
     for seed in range(args.seeds):
-        for method in METHODS:
+        for method in args.methods:
             name = f"{method}-{seed}"
             if name in results:
                 continue

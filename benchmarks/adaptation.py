@@ -222,7 +222,7 @@ def compare_memory(scratch: Path, mode: str, setting: str, most: float | None) -
     """Print the peak memory of both sides."""
     needed = {side: peak(scratch, side, mode, setting) for side in SIDES}
     share = needed["ours"] / needed["theirs"]
-    result = "" if most is None else "reached" if share <= most else "SHORT"
+    result = "" if most is None else "reached" if share <= most else "missed"
     print(
         f"  peak memory: ours {needed['ours']:.2f} GiB, theirs {needed['theirs']:.2f} GiB, "
         f"ratio {share:.2f} {result}",

@@ -181,7 +181,7 @@ def memory(data: Path) -> None:
         print(f"{side:<24} peak {peaks[side]:7.0f} MiB", flush=True)
     for side in PRECISIONS:
         ratio = peaks[side] / peaks["sentence-transformers"]
-        verdict = "reached" if ratio <= 1 else "SHORT"
+        verdict = "reached" if ratio <= 1 else "missed"
         print(f"{side:<24} of sentence-transformers' {ratio:.2f}  target 1.00 {verdict}")
 
 

@@ -209,7 +209,7 @@ def memory() -> list[str]:
             lines.append(
                 f"{name + ', peak memory':<46} ours {ours:7.1f} MB theirs {theirs:7.1f} MB ratio "
                 f"{ours / theirs:5.2f}, above the imports {ours_own:.1f} and {theirs_own:.1f} MB  "
-                f"target ≤ 1.00 {'reached' if ours <= theirs else 'SHORT'}"
+                f"target ≤ 1.00 {'reached' if ours <= theirs else 'missed'}"
             )
     return lines
 
@@ -228,7 +228,7 @@ def start() -> list[str]:
         )
         seconds = sorted(pair.ours)[len(pair.ours) // 2]
         bare = sorted(pair.theirs)[len(pair.theirs) // 2]
-        verdict = "reached" if seconds < limit else "SHORT"
+        verdict = "reached" if seconds < limit else "missed"
         lines.append(
             f"{name:<46} {seconds:.3f} s (python alone {bare:.3f} s)  limit {limit} s {verdict}"
         )

@@ -27,7 +27,7 @@ class Pair:
         ours, theirs = statistics.median(self.ours), statistics.median(self.theirs)
         low = min(b / a for a, b in zip(self.ours, self.theirs, strict=True))
         high = max(b / a for a, b in zip(self.ours, self.theirs, strict=True))
-        verdict = "reached" if self.ratio >= target else "SHORT"
+        verdict = "reached" if self.ratio >= target else "missed"
         return (
             f"{name:<46} ours {ours:8.4f} s  theirs {theirs:8.4f} s  ratio {self.ratio:5.2f} "
             f"({low:.2f}-{high:.2f})  target {target:.2f} {verdict}"

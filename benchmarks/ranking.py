@@ -148,7 +148,7 @@ def two_tower(data: Path, out: Path, train: int, test: int) -> None:
     for one, other in (("BM25", "teacher"), ("student before", "student"), ("teacher", "student")):
         difference(one, other, results)
     kept = results["student"].means["ndcg@10"] / results["teacher"].means["ndcg@10"]
-    print(f"the student keeps {kept:.1%}; target 97% {'reached' if kept >= TARGET else 'SHORT'}")
+    print(f"the student keeps {kept:.1%}; target 97% {'reached' if kept >= TARGET else 'missed'}")
 
 
 def lambdamart(data: Path) -> None:

@@ -110,7 +110,7 @@ def quality(data: Path, out: Path, epochs: int, rate: float, length: int) -> Non
         f"gain {gain.difference:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}], p {gain.p_value:.4f}, "
     )
     print(f"  {gain.wins} claims better, {gain.losses} worse, of {gain.queries}")
-    print(f"96 dimensions keep {kept:.1%}; target 95% {'reached' if kept >= 0.95 else 'SHORT'}")
+    print(f"96 dimensions keep {kept:.1%}; target 95% {'reached' if kept >= 0.95 else 'missed'}")
 
 
 def cut(vectors: Any, width: int) -> Any:

@@ -92,7 +92,9 @@ def _notes(work: Work[EvaluateSettings]) -> list[str]:
         "judgements"
         if not work.data.settings.corpus
         else "if the items' text is in the corpus, the model was pre-trained on it (transductive); "
-        "it saw neither queries nor judgements"
+        "it saw neither queries nor judgements",
+        "p-values and intervals are those of each comparison alone, not corrected for how many "
+        "comparisons there are",
     ]
     for stage in work.done:
         if "." not in stage:

@@ -44,8 +44,18 @@ FILES = {
     "trec": {"train": "TREC.train.all.gz", "test": "TREC.test.all"},
     "sst2": {"train": "stsa.binary.train.gz", "test": "stsa.binary.test.gz"},
 }
-STEPS = {"trec": 150, "sst2": 250}
+STEPS = {"trec": 600, "sst2": 800}
 """Steps of the adaptation to the task's text, of 16 rows of 64 tokens."""
+DROPOUT = {
+    "embedding_dropout": 0.02,
+    "input_dropout": 0.1,
+    "hidden_dropout": 0.1,
+    "output_dropout": 0.1,
+    "weight_dropout": 0.2,
+    "activation_regularization": 1.0,
+    "temporal_activation_regularization": 0.5,
+}
+"""Of every network that learns a task; the pre-training of transfer.toml has none."""
 EPOCHS = {"100": 24, "full": 5}
 BATCH = {"100": 16, "full": 32}
 ULMFIT = {"recipe": "ulmfit"}
@@ -106,8 +116,12 @@ def subset(examples: list[LabelledText], size: str, seed: int) -> list[LabelledT
 def base_model(work: Path, base: str, task: str, seed: int) -> LanguageModel:
     if base == "scratch":
         shape = tomllib.loads((Path(__file__).parent / "transfer.toml").read_text())["model"]
-        return LanguageModel.new(shape, Tokenizer.load(work / "tok"), seed=seed)
-    general = work / "general/model"
+        return LanguageModel.new(shape | DROPOUT, Tokenizer.load(work / "tok"), seed=seed)
+    general = work / "with-dropout"
+    if not general.exists():
+        shutil.copytree(work / "general/model", general)
+        config = json.loads((general / "config.json").read_text())
+        (general / "config.json").write_text(json.dumps(config | DROPOUT))
     if base == "general":
         return LanguageModel.load(general)
     adapted = work / f"adapted-{task}"

@@ -128,6 +128,19 @@ def test_a_model_that_does_not_know_abstains(index: Index) -> None:
     _check(nothing)
 
 
+def test_it_abstains_whatever_a_passage_does_not_know(index: Index) -> None:
+    """A passage that says "don't know" supports the sentence, but does not make it an answer."""
+    unsure_too = "I don't know how many litres the pump moves."
+    index.add([Item("faq", unsure_too, {})])
+    unsure = Scribe("I don't know [1].")
+    for options in ({}, {"only_supported": False}):
+        answer = index.answer(QUESTION, model=unsure, min_confidence=0, **options)
+        assert (answer.abstained, answer.citations) == (True, ())
+        assert answer.dropped == ("I don't know.",)
+    partly = Scribe("The pump moves 9 litres an hour. I don't know.")
+    _check(index.answer(QUESTION, model=partly, min_confidence=0), {**TEXTS, "faq": unsure_too})
+
+
 def test_a_reranker_orders_the_passages(index: Index) -> None:
     def by_lamp(pairs: Sequence[tuple[str, str]]) -> np.ndarray:
         return np.array(["lamp" in text for _, text in pairs], np.float32)

@@ -70,7 +70,8 @@ class IndexAnswers(IndexSearch):
 
         Raises:
             InputError: The question is empty or too long, or an option of the search is not valid.
-            ConfigError: An option is unknown or out of range, or the encoder cannot be found.
+            ConfigError: An option is unknown or out of range, or the encoder cannot be found; or
+                the instructions leave no room for a passage.
             VerificationError: A score of the reranker is not finite.
             OfflineError: The server of the model cannot be reached.
         """
@@ -179,6 +180,14 @@ class _Answering:
         limit = writer.room(options.max_new_tokens)
         room = room if limit is None else min(room, limit)
         instructions = options.instructions
+        least = writer.count(messages_of("", [], instructions))
+        if least > room:
+            raise ConfigError(
+                f"the instructions take {least:,} of {max(0, room):,} tokens of the prompt, so no"
+                " passage fits",
+                hint="raise max_prompt_tokens, or lower max_new_tokens: a model reads and writes"
+                " within its context length",
+            )
         read = fitting_passages(
             self.question, passages, instructions, room=room, count=writer.count
         )

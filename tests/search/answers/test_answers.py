@@ -133,7 +133,8 @@ def test_it_abstains_whatever_a_passage_does_not_know(index: Index) -> None:
     unsure_too = "I don't know how many litres the pump moves."
     index.add([Item("faq", unsure_too, {})])
     unsure = Scribe("I don't know [1].")
-    for options in ({}, {"only_supported": False}):
+    choices: list[dict[str, Any]] = [{}, {"only_supported": False}]
+    for options in choices:
         answer = index.answer(QUESTION, model=unsure, min_confidence=0, **options)
         assert (answer.abstained, answer.citations) == (True, ())
         assert answer.dropped == ("I don't know.",)

@@ -197,15 +197,15 @@ class LearnedBlend(ItemScorer):
             found.append(np.concatenate([items, seen]))
         predicted = self.trees.predict(np.concatenate(tables)) if contexts else np.zeros(0)
         ends = np.cumsum([0, *map(len, found)])
-        total = scaled.sum(0)
+        scores: NDArray[np.float32] = scaled.sum(0)
         for place, items in enumerate(found):
             if len(items):
                 own = predicted[ends[place] : ends[place + 1]]
                 # Trees give many candidates equal scores; a small multiple of the sum breaks ties.
-                tie = total[place, items] * 1e-4
-                total[place] -= total[place].max() + 1
-                total[place, items] = own - own.min() + 1 + (tie - tie.min())
-        return total
+                tie = scores[place, items] * 1e-4
+                scores[place] -= scores[place].max() + 1
+                scores[place, items] = own - own.min() + 1 + (tie - tie.min())
+        return scores
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return the arrays of the parts, and the trees as bytes of text."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _write_qrels(path: Path, qrels: dict[str, dict[str, int]]) -> None:
+def _write_qrels(path: Path, qrels: Mapping[str, Mapping[str, float]]) -> None:
     rows = [f"{q}\t{d}\t{g}" for q, grades in qrels.items() for d, g in grades.items()]
     path.write_text("\n".join(["query-id\tcorpus-id\tscore", *rows]))
 
@@ -176,6 +177,22 @@ def test_lambdamart_with_bm25_alone(folder: Path) -> None:
     found = _rerank(folder, folder / "out" / "model", "--run", folder / "random.txt")
     assert set(found) == set(QUERIES)
     assert LambdaMART.load(folder / "out" / "model" / "lambdamart.json").names[0] == "bm25"
+
+
+def test_lambdamart_with_small_grades_and_missing_candidates(folder: Path) -> None:
+    """Any grade above 0 is relevant; the table counts the queries that its means are over."""
+    train: dict[str, dict[str, float]] = {
+        q: {d: g / 20 for d, g in QRELS[q].items()} for q in list(QUERIES)[:15]
+    }
+    _write_qrels(folder / "qrels" / "small.tsv", train)
+    write_run(folder / "some.txt", {q: RUN[q] for q in list(QUERIES)[:12]})
+    data = ["--data", folder, "--split", "small", "--run", folder / "some.txt"]
+    output = _run("tune", "lambdamart", *data, "--trees", "3", "-o", folder / "out")
+    shown = " ".join(output.split())
+    assert "15 queries; LambdaMART by cross-validation in 5 folds; 3 queries without" in shown
+    values = json.loads((folder / "out" / "metrics.json").read_text())["ndcg@10"]
+    first = {q: QRELS[q] for q in list(QUERIES)[:12]}
+    assert values["some"] == pytest.approx(evaluate(first, RUN).means["ndcg@10"] * 12 / 15)
 
 
 @pytest.mark.parametrize("kind", ["cross-encoder", "two-tower", "lambdamart"])

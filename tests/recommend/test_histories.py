@@ -260,3 +260,17 @@ def test_a_rating_after_the_time_is_not_taken_for_the_time(
     named = separator.join(("user_id", "item_id", "timestamp", "rating"))
     path.write_text(f"{named}\n{path.read_text()}")
     assert len(read_histories(path).items) == 2
+
+
+def test_a_list_of_numbers_is_not_taken_for_a_rating_and_a_time(tmp_path: Path) -> None:
+    """The last item would be the time, and all items but the first would be lost."""
+    path = tmp_path / "lists.txt"
+    path.write_text("1\t10\t20\t30\t40\t50\n2\t11\t21\n")
+    assert _ids(read_histories(path)) == {"1": ["10", "20", "30", "40", "50"], "2": ["11", "21"]}
+    path.write_text("1\t214536502\t214536500\t214536506\t214577561\n2\t214536502\n")
+    assert len(read_histories(path).events) == 5
+    path.write_text("1\t10\t20\t30\n2\t11\t21\t31\t41\t51\n")
+    with pytest.raises(InputError, match="1 of 2 lines cannot be read: 1 with too many cells"):
+        read_histories(path)
+    path.write_text("u\ta\tweb\t5\t1700000000\nu\tb\tweb\t3\t1600000000\n")
+    assert _ids(read_histories(path)) == {"u": ["b", "a"]}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -167,3 +168,32 @@ def test_only_the_items_of_a_filter_are_recommended(shop: Path) -> None:
     assert recommender.recommend(["p3"], only=[]) == []
     with pytest.raises(InputError, match="no id"):
         recommender.recommend(["p3"], only=[None])  # type: ignore[list-item]
+
+
+def test_popularity_is_explained_by_no_item(shop: Path) -> None:
+    run = str(shop / "popular")
+    _run("train", str(shop / "histories.txt"), "--model", "popularity", "-o", run)
+    assert {one.because for one in Recommender.load(run).recommend(["p3", "p4"])} == {None}
+
+
+def test_the_last_items_of_a_long_history_explain(tmp_path: Path) -> None:
+    rows = [" ".join(f"p{i}" for i in range(n, n + 5)) for n in range(76)]
+    (tmp_path / "long.txt").write_text("\n".join(f"u{n} {row}" for n, row in enumerate(rows)))
+    run = str(tmp_path / "run")
+    _run("train", str(tmp_path / "long.txt"), "--model", "transitions", "-o", run)
+    first = Recommender.load(run).recommend([f"p{i}" for i in range(70)], top_k=1)[0]
+    assert (first.id, first.because) == ("p70", "p69")
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [({"loss": "softmax"}, "loss is 'softmax'"), ({"epochs": 0}, "epochs is 0")],
+)
+def test_unknown_settings_of_a_network_are_refused(
+    option: dict[str, Any], message: str, shop: Path, tmp_path: Path
+) -> None:
+    """They were replaced by others, without a word."""
+    with pytest.raises(ConfigError, match=message):
+        train_recommender(
+            shop / "histories.txt", model="sasrec", output_dir=tmp_path, **{"epochs": 1, **option}
+        )

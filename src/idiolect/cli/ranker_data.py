@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +30,9 @@ __all__ = [
     "require_relevant",
     "unjudged_groups",
 ]
+
+_ANY = sys.float_info.min
+"""The smallest grade of a relevant document."""
 
 
 @dataclass(frozen=True)
@@ -217,10 +221,11 @@ def unjudged_groups(source: TrainingSource, negatives: int, seed: int) -> list[Q
 
 
 def ndcg(collection: JudgedCollection, run: Run) -> float:
-    """Return the nDCG@10 of a run."""
+    """Return the nDCG@10 of a run; queries without candidates count as zero."""
     from idiolect.ranking.evaluation.metrics import evaluate
 
-    found: Evaluation = evaluate(collection.qrels, run, metrics=["ndcg@10"])
+    # As in training, any grade above 0 is relevant, such as a mean of assessors or a gain of 0.1.
+    found: Evaluation = evaluate(collection.qrels, run, metrics=["ndcg@10"], relevant=_ANY)
     return found.means["ndcg@10"]
 
 

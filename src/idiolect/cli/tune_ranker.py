@@ -308,7 +308,8 @@ def lambdamart(
     settings.save(out / "model" / "features.json")
     model.save(out / "model" / "lambdamart.json")
     _write_metrics(out, {"ndcg@10": results, "folds": folds, "importance": model.importance})
-    _show(results, folds, len(grades))
+    judged = [query for query, of in collection.qrels.items() if any(g > 0 for g in of.values())]
+    _show(results, folds, len(judged), len(set(judged) - candidates.keys()))
     inputs = " ".join(f"--run {name}=FILE" for name in runs) or "--run bm25.txt"
     _finish("LambdaMART model", out, inputs)
 
@@ -331,7 +332,7 @@ def _write_metrics(out: Path, metrics: dict[str, Any]) -> None:
     write_atomic(out / "metrics.json", f"{json.dumps(metrics, indent=2)}\n".encode())
 
 
-def _show(results: dict[str, float], folds: int, queries: int) -> None:
+def _show(results: dict[str, float], folds: int, queries: int, missing: int) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -342,6 +343,8 @@ def _show(results: dict[str, float], folds: int, queries: int) -> None:
     for name, value in results.items():
         table.add_row(escape(name), f"{value:.4f}")
     table.caption = f"{queries} queries; LambdaMART by cross-validation in {folds} folds"
+    if missing:
+        table.caption += f"; {missing} queries without candidates count as zero"
     Console().print(table)
 
 

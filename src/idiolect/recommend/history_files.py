@@ -16,6 +16,7 @@ the share `max_unreadable` of a file's lines or times cannot be read.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
@@ -119,17 +120,23 @@ def _events(path: Path, skipped: Skipped, max_unreadable: float) -> Iterator[_Ev
     cells = _cells(first, separator)
     names = [cell.split(":")[0] for cell in cells]
     if find_fields(names, _USER) and find_fields(names, _ITEM):
-        rows = _table(path, separator, len(names), skipped, max_unreadable)
+        width = range(len(names), sys.maxsize)
+        rows = _table(path, separator, width, skipped, max_unreadable)
         named = ((f"line {n:,}", dict(zip(names, row, strict=False))) for n, row in rows if n > 1)
         return _from_records(path, named, skipped, max_unreadable)
     # MovieLens and Amazon: user, item, rating, time. Other lines may have any number of items.
+    late = [_is_late(cell) for cell in cells]
     timed = separator is not None and len(cells) >= 3 and _is_number(cells[-1])
-    rows = _table(path, separator, len(cells) if timed else 1, skipped, max_unreadable)
+    if len(cells) > 4:  # with more columns, only a single time shows that it is no list of items
+        timed = timed and late[-1] and sum(late[2:]) == 1
+    width = range(len(cells), len(cells) + 1) if timed else range(1, sys.maxsize)
+    rows = _table(path, separator, width, skipped, max_unreadable)
     if timed:
         if len(cells) == 3 and abs(float(cells[2])) < _EARLIEST:
             raise InputError(
                 f"{path}: is its third column, such as {cells[2]}, a rating or a time?",
-                hint="name the columns in a first line, such as user_id,item_id,rating",
+                hint="name the columns in a first line, such as user_id,item_id,rating; separate "
+                "lists of items by spaces",
             )
         if float(cells[-1]) < _EARLIEST and (times := [c for c in cells[2:-1] if _is_late(c)]):
             raise InputError(
@@ -177,9 +184,9 @@ def _cells(line: str, separator: str | None) -> list[str]:
 
 
 def _table(
-    path: Path, separator: str | None, width: int, skipped: Skipped, max_unreadable: float
+    path: Path, separator: str | None, width: range, skipped: Skipped, max_unreadable: float
 ) -> Iterator[tuple[int, list[str]]]:
-    """Yield the number and the cells of each line; lines with fewer cells count as unreadable."""
+    """Yield the number and the cells of each line; lines of another width count as unreadable."""
 
     def rows() -> Iterator[tuple[int, Any]]:
         for number, line in read_lines(path, _LIMIT):
@@ -187,7 +194,8 @@ def _table(
                 yield number, line
             elif line.strip():
                 cells = _cells(line, separator)
-                yield number, cells if len(cells) >= width else Fault("cut short")
+                short = "cut short" if len(cells) < width.start else "with too many cells"
+                yield number, cells if len(cells) in width else Fault(short)
 
     return readable_rows(rows(), path, "line", skipped, max_unreadable, (list,))
 

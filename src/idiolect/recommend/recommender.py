@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["Recommendation", "Recommender"]
 
 _LOG = logging.getLogger(__name__)
+_REASONS = 50
+"""Maximum number of items of a history that may explain a recommendation."""
 _MMR_FACTOR, _MMR_DEPTH = 5, 100
 """Candidates for diversification: a factor of the number of results, and the minimum number."""
 
@@ -366,10 +368,13 @@ class Recommender:
         """Return, for each recommended item, the item of the history that scores it highest alone.
 
         Each item of the history is scored as a history of its own; the mean score is subtracted.
+        Only the last items are, since many models read no others.
         """
-        distinct = np.unique(context)[:50]
-        if not len(distinct) or not len(best):
+        recent = list(dict.fromkeys(context[::-1].tolist()))[:_REASONS]
+        # Popularity is the same after every history: none of its items explains anything.
+        if not recent or not len(best) or isinstance(self.scorer, Popularity):
             return [None] * len(best)
+        distinct = np.sort(recent)
         alone = self.scorer.score([np.array([number]) for number in distinct])
         alone = np.where(np.isfinite(alone), alone, np.nan)
         alone = np.nan_to_num(alone - np.nanmean(alone, 1, keepdims=True), nan=-np.inf)

@@ -209,9 +209,12 @@ def _check(
     trained = model in (*NETWORKS, Blend.name, LearnedBlend.name)
     if epochs is not None and not trained:
         raise ConfigError(f"{model} is counted, not trained in epochs", hint="leave out epochs")
-    if item_text is not None and item_text not in get_args(ItemText):
-        choices = ", ".join(get_args(ItemText))
-        raise ConfigError(f"item_text is {item_text!r}", hint=f"one of {choices}")
+    if epochs is not None and epochs < 1:
+        raise ConfigError(f"epochs is {epochs}", hint="choose at least 1")
+    for name, given, kind in (("item_text", item_text, ItemText), ("loss", loss, ItemLoss)):
+        if given is not None and given not in get_args(kind):
+            choices = ", ".join(get_args(kind))
+            raise ConfigError(f"{name} is {given!r}", hint=f"one of {choices}")
     if not trained:
         for given, name in ((item_text, "item_text"), (loss, "loss")):
             if given is not None:

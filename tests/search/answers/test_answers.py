@@ -128,6 +128,29 @@ def test_a_model_that_does_not_know_abstains(index: Index) -> None:
     _check(nothing)
 
 
+def test_it_abstains_whatever_a_passage_does_not_know(index: Index) -> None:
+    """A passage that says "don't know" supports the sentence, but does not make it an answer."""
+    unsure_too = "I don't know how many litres the pump moves."
+    index.add([Item("faq", unsure_too, {})])
+    unsure = Scribe("I don't know [1].")
+    choices: list[dict[str, Any]] = [{}, {"only_supported": False}]
+    for options in choices:
+        answer = index.answer(QUESTION, model=unsure, min_confidence=0, **options)
+        assert (answer.abstained, answer.citations) == (True, ())
+        assert answer.dropped == ("I don't know.",)
+    partly = Scribe("The pump moves 9 litres an hour. I don't know.")
+    _check(index.answer(QUESTION, model=partly, min_confidence=0), {**TEXTS, "faq": unsure_too})
+
+
+def test_a_model_without_room_for_a_passage_is_an_error(index: Index) -> None:
+    """The passages were quoted instead, as if no model had been given."""
+    scribe = Scribe("It moves 9 litres an hour.")
+    with pytest.raises(ConfigError, match="the instructions take 80 of 64 tokens"):
+        index.answer(QUESTION, model=scribe, instructions="word " * 79, max_prompt_tokens=64)
+    short = index.answer(QUESTION, model=scribe, instructions="word " * 40, max_prompt_tokens=64)
+    assert short.method == "generated"
+
+
 def test_a_reranker_orders_the_passages(index: Index) -> None:
     def by_lamp(pairs: Sequence[tuple[str, str]]) -> np.ndarray:
         return np.array(["lamp" in text for _, text in pairs], np.float32)

@@ -33,6 +33,7 @@ __all__ = ["LearnedBlend"]
 
 _CANDIDATES = 50
 """Number of candidates per recommender."""
+_NONE = np.zeros(0, np.int64)
 _CASES = 4096
 """Maximum number of validation cases for training the trees."""
 
@@ -45,7 +46,7 @@ class LearnedBlend(ItemScorer):
         trees: The trained trees.
         features: Values of each item: popularity, recent popularity, price (NaN if unknown).
             Shape: (3, items).
-        repeats: Whether items of the history may be candidates.
+        repeats: Whether items of the history were candidates in training.
     """
 
     name: ClassVar[str] = "lambdamart"
@@ -159,41 +160,52 @@ class LearnedBlend(ItemScorer):
         context: NDArray[np.int64],
         items: NDArray[np.int64],
         scaled: NDArray[np.float32],
+        seen: NDArray[np.int64] = _NONE,
     ) -> NDArray[np.float32]:
-        """Return the features of a history's candidates. Shape: (candidates, features)."""
+        """Return the features of a history's candidates. Shape: (candidates + seen, features).
+
+        Args:
+            context: The history.
+            items: The candidates.
+            scaled: The standardized scores of each part. Shape: (parts, items).
+            seen: Further items to score, which are compared with the best candidate too.
+        """
+        best = np.maximum(scaled[:, items].max(1, keepdims=True, initial=0), 1e-6)
+        items = np.concatenate([items, seen])
         own = scaled[:, items]
-        best = np.maximum(own.max(1, keepdims=True), 1e-6) if len(items) else own
         scores = np.stack([own, own / best], 1).reshape(2 * len(own), -1)
         ago = np.full(self.features.shape[1], np.nan, np.float32)
         ago[context] = len(context) - np.arange(len(context))
         prices = self.features[2]
         paid = prices[context][np.isfinite(prices[context])]
-        mean = paid.mean() if len(paid) else np.nan
+        mean = paid.mean() if paid.any() else np.nan  # nothing is relative to free items
         length = np.full(len(items), len(context), np.float32)
         more = [*self.features[:, items], ago[items], length, prices[items] / mean]
         return np.concatenate([scores, np.stack(more)]).T.astype(np.float32)
 
     def score(self, contexts: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
-        """Rank the candidates by the trees, above all other items."""
+        """Rank the candidates by the trees, above all other items.
+
+        So are the items of the history, which the caller may hide or recommend.
+        """
         total, scaled = self.scaled(contexts)
-        hidden = ~np.isfinite(total)
-        found = [self.candidates(row, scaled[:, place]) for place, row in enumerate(total)]
-        tables = [
-            self.table(context, items, scaled[:, place])
-            for place, (context, items) in enumerate(zip(contexts, found, strict=True))
-        ]
+        found, tables = [], []
+        for place, context in enumerate(contexts):
+            items = self.candidates(total[place], scaled[:, place])
+            seen = _NONE if self.repeats else np.unique(context)
+            tables.append(self.table(context, items, scaled[:, place], seen))
+            found.append(np.concatenate([items, seen]))
         predicted = self.trees.predict(np.concatenate(tables)) if contexts else np.zeros(0)
         ends = np.cumsum([0, *map(len, found)])
-        total[hidden] = 0
+        scores: NDArray[np.float32] = scaled.sum(0)
         for place, items in enumerate(found):
             if len(items):
                 own = predicted[ends[place] : ends[place + 1]]
                 # Trees give many candidates equal scores; a small multiple of the sum breaks ties.
-                tie = total[place, items] * 1e-4
-                total[place] -= total[place].max() + 1
-                total[place, items] = own - own.min() + 1 + (tie - tie.min())
-        total[hidden] = -np.inf
-        return total
+                tie = scores[place, items] * 1e-4
+                scores[place] -= scores[place].max() + 1
+                scores[place, items] = own - own.min() + 1 + (tie - tie.min())
+        return scores
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return the arrays of the parts, and the trees as bytes of text."""

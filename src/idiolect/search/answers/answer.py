@@ -58,7 +58,8 @@ class Answer:
     confidence: float
     """From 0 to 1: how well the passages fit the question; see `answer_confidence`."""
     dropped: tuple[str, ...] = ()
-    """Sentences of the model that no passage supports. They are not in the answer."""
+    """Sentences of the model that are not in the answer: no passage supports them, or they say
+    that the model does not know."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the answer as a JSON object."""

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from idiolect.search.answers.answer import Citation, Passage
+from idiolect.search.answers.answer_prompt import says_unknown
 from idiolect.search.answers.support import PairScorer
 from idiolect.search.chunks import sentence_spans
 from idiolect.text.sentences import sentence_ends
@@ -82,7 +83,7 @@ class CitationWriter:
         self.citations: list[Citation] = []
         """The verified citations; the marker `[n]` refers to `citations[n - 1]`."""
         self.dropped: list[str] = []
-        """Sentences that were removed."""
+        """Sentences that were removed: not supported, or saying that the model does not know."""
 
     def write(self, piece: str) -> Iterator[str]:
         """Add a piece of the text, and yield the sentences that are complete."""
@@ -110,6 +111,9 @@ class CitationWriter:
         claim = without_markers(sentence)
         text = claim.strip()
         if not any(character.isalnum() for character in text):
+            return
+        if says_unknown(text):  # whatever the passages say: it is no statement about them
+            self.dropped.append(text)
             return
         found = self._verified(text, _named(sentence, len(self._passages)))
         if not found and self._only_supported:

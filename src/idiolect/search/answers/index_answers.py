@@ -10,7 +10,7 @@ from typing import Any, Literal, overload
 from idiolect.errors import ConfigError, InputError
 from idiolect.search.answers.answer import NO_ANSWER, Answer, AnswerStream, Citation, Passage
 from idiolect.search.answers.answer_options import AnswerOptions
-from idiolect.search.answers.answer_prompt import fitting_passages, messages_of
+from idiolect.search.answers.answer_prompt import fitting_passages, messages_of, says_unknown
 from idiolect.search.answers.citations import CitationWriter, without_markers
 from idiolect.search.answers.extractive import best_sentences
 from idiolect.search.answers.passage_search import find_passages, sentence_scores
@@ -27,7 +27,6 @@ _MAX_QUESTION = 10_000
 _MAX_TOP_K = 100
 _GROWN = 2
 """A passage is expanded to at most this many times the maximum passage length."""
-_UNKNOWN = ("i don't know", "i don’t know", "i do not know")
 
 
 class IndexAnswers(IndexSearch):
@@ -71,7 +70,8 @@ class IndexAnswers(IndexSearch):
 
         Raises:
             InputError: The question is empty or too long, or an option of the search is not valid.
-            ConfigError: An option is unknown or out of range, or the encoder cannot be found.
+            ConfigError: An option is unknown or out of range, or the encoder cannot be found; or
+                the instructions leave no room for a passage.
             VerificationError: A score of the reranker is not finite.
             OfflineError: The server of the model cannot be reached.
         """
@@ -153,7 +153,7 @@ class _Answering:
                     text += piece
                     yield piece
                 citations, dropped = work.citations, work.dropped
-            if not text and not (cited and _says_unknown(dropped)):
+            if not text and not any(map(says_unknown, dropped)):
                 method = "extractive"
                 passages = list(found.passages)
                 for piece, citation in self._quoted(passages):
@@ -180,6 +180,14 @@ class _Answering:
         limit = writer.room(options.max_new_tokens)
         room = room if limit is None else min(room, limit)
         instructions = options.instructions
+        least = writer.count(messages_of("", [], instructions))
+        if least > room:
+            raise ConfigError(
+                f"the instructions take {least:,} of {max(0, room):,} tokens of the prompt, so no"
+                " passage fits",
+                hint="raise max_prompt_tokens, or lower max_new_tokens: a model reads and writes"
+                " within its context length",
+            )
         read = fitting_passages(
             self.question, passages, instructions, room=room, count=writer.count
         )
@@ -197,12 +205,8 @@ class _Answering:
         def sentences() -> Iterator[str]:
             messages = messages_of(self.question, read, instructions)
             for piece in writer.write(messages, options.max_new_tokens):
-                for sentence in work.write(piece):
-                    if not _says_unknown([sentence]):
-                        yield sentence
-            for sentence in work.finish():
-                if not _says_unknown([sentence]):
-                    yield sentence
+                yield from work.write(piece)
+            yield from work.finish()
 
         return read, sentences(), work
 
@@ -216,12 +220,3 @@ class _Answering:
         for n, one in enumerate(best_sentences(self.question, passages, score, most=most), 1):
             text = " ".join(without_markers(one.text).split())
             yield f"{' ' if n > 1 else ''}{text} [{n}]", one
-
-
-def _says_unknown(sentences: list[str]) -> bool:
-    """Return whether a model says that it does not know.
-
-    >>> _says_unknown(["I don't know."])
-    True
-    """
-    return any(sentence.strip().lower().startswith(_UNKNOWN) for sentence in sentences)

@@ -15,7 +15,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from idiolect.errors import ConfigError, IdiolectError, InputError
+from idiolect.errors import CheckpointError, ConfigError, IdiolectError, InputError
+from idiolect.search.index import Index
 from idiolect.serve import server
 from idiolect.serve.http_errors import OverloadedError
 from idiolect.serve.serve_settings import ServeSettings
@@ -45,6 +46,27 @@ def test_a_rebuilt_index_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
         assert fresh.index is not None
         assert fresh.index.search("a", 1)[0].id == "n1"
     service.close()
+
+
+def test_a_changed_copy_takes_the_place_of_the_index(tmp_path: Path) -> None:
+    index = served.write_index(tmp_path)
+    service = Service(ServeSettings(path=str(index)))
+    shutil.copytree(index, tmp_path / "copy")
+    with Index.open(tmp_path / "copy") as copy:
+        copy.add([served.Item("n1", "a b")])
+    index.rename(tmp_path / "old")
+    (tmp_path / "copy").rename(index)
+    with service.using() as parts, pytest.raises(CheckpointError, match="replaced"):
+        parts.need("index").add([served.Item("lost", "a b")])
+    assert service.reload()
+    assert not service.reload()
+    with service.using() as parts:
+        parts.need("index").add([served.Item("n2", "a b")])
+        assert "n1" in parts.need("index")
+    service.close()
+    with Index.open(index) as opened:
+        assert "n2" in opened
+        assert "lost" not in opened
 
 
 def test_a_damaged_rebuild_is_not_taken_over(

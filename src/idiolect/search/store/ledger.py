@@ -159,9 +159,11 @@ class Ledger:
 
         Raises:
             InputError: another process was still writing at the end of the wait.
+            CheckpointError: the file was removed or replaced since it was opened.
         """
         self.check_writable()
         db = self._connection()
+        self._check_in_place()
         with _one_line_errors(self.path):
             db.execute("BEGIN IMMEDIATE")
             try:
@@ -207,6 +209,17 @@ class Ledger:
                 hint="nothing was changed; copy the index to a folder that you may write",
             )
 
+    def _check_in_place(self) -> None:
+        """Raise an error if this thread's file is no longer at the path.
+
+        SQLite would keep writing to the file that was removed or moved, and the write be lost.
+        """
+        if self._local.inode != _inode(self.path):
+            raise CheckpointError(
+                f"{self.path} was removed or replaced since it was opened",
+                hint="nothing was changed; open the index again",
+            )
+
     @contextlib.contextmanager
     def connection(self) -> Iterator[sqlite3.Connection]:
         """Return this thread's connection without a transaction, for VACUUM and the like."""
@@ -246,6 +259,7 @@ class Ledger:
         if not own:
             self._local.stamp = None if _is_writable(self.path) else _stamp(self.path)
             self._local.db = open_database(self.path, self._wait)
+            self._local.inode = _inode(self.path)
             self._local.process = os.getpid()
             _set_cache(self._local.db, self._cache)
             # Each merge has a thread of its own, whose connection nobody else closes.
@@ -275,6 +289,14 @@ class _ThreadConnection:
 def _is_writable(path: Path) -> bool:
     """Return whether a ledger and its folder are writable."""
     return os.access(path.parent, os.W_OK) and (not path.exists() or os.access(path, os.W_OK))
+
+
+def _inode(path: Path) -> int:
+    """Return the number of a file; 0 if there is none."""
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return 0
 
 
 def _log(path: Path) -> Path:

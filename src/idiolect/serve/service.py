@@ -62,11 +62,15 @@ class Service:
         """Run a function that changes the index; only one runs at a time.
 
         Raises:
-            RequestError: The index is read-only.
+            RequestError: The index is read-only, or the server may not write to its folder.
             OverloadedError: The queue is full.
         """
         if self.settings.read_only:
             raise RequestError(403, "the index is served read-only", hint="write to its folder")
+        if not self.parts.is_writable:
+            raise RequestError(
+                403, "the server may not write to the index", hint="check its folder's permissions"
+            )
         # A write is not cancelled when the client disconnects.
         return await asyncio.shield(
             asyncio.ensure_future(self._write(self.parts, function, *args, **options))

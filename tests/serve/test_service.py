@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -113,6 +114,46 @@ def test_a_rebuild_that_fails_leaves_nothing_open(
     assert threading.active_count() == threads
     assert open_files[-1] == open_files[0], "the first file is kept by SQLite, for its locks"
     service.close()
+
+
+def test_a_rebuild_whose_encoder_arrives_later_is_served_then(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = served.write_index(tmp_path)
+    service = Service(ServeSettings(path=str(index)))
+    other = served.write_index(tmp_path / "new", [served.Item("n1", "a b")])
+    for folder in (tmp_path, tmp_path / "new"):  # an encoder next to the index is also found
+        (folder / "encoder").rename(folder / "away")
+    shutil.rmtree(index)
+    shutil.copytree(other, index)
+    now = [1000.0]
+    monkeypatch.setattr("idiolect.serve.service.time.monotonic", lambda: now[0])
+    assert not service.reload()
+    (tmp_path / "away").rename(tmp_path / "encoder")
+    assert not service.reload(), "not with every look: it may take long"
+    now[0] += 61
+    assert service.reload()
+    assert caplog.text.count("cannot be served") == 1
+    with service.using() as parts:
+        assert "n1" in parts.need("index")
+    service.close()
+
+
+def test_gauges_are_updated_by_workers_that_are_not_asked_for_them(folder: Path) -> None:
+    with served.serving(folder / "index", reload_seconds=0.01) as client:
+        service: Service = client.app.state.service  # type: ignore[attr-defined]
+        service.metrics.waiting.labels("index").set(7)  # as it was when this worker was asked
+        for _ in range(500):
+            if (
+                service.metrics.registry.get_sample_value(
+                    "idiolect_waiting_requests", {"queue": "index"}
+                )
+                == 0
+            ):
+                break
+            time.sleep(0.01)
+        else:
+            pytest.fail("the gauge is as it was")
 
 
 def test_the_watch_survives_an_error_and_merges_what_other_workers_wrote(

@@ -28,6 +28,9 @@ _SEARCHES = 8
 """Number of search threads: more than processors, since threads wait for the encoder. But with more
 than 8, they mostly wait for the interpreter's lock: 16 clients were answered more slowly."""
 
+_RETRY = 60.0
+"""Seconds until a rebuilt run that could not be opened is tried again."""
+
 
 class Service:
     """The served parts, and the threads that do the work.
@@ -53,6 +56,7 @@ class Service:
         self.writer = TextWriter(settings, self.stopping, self.metrics)
         self.started = time.time()
         self._refused = ""  # the version of a run that could not be opened
+        self._retries = 0.0  # when to try it again
 
     def using(self) -> AbstractContextManager[ServedParts]:
         """Use the current parts during a request."""
@@ -93,14 +97,20 @@ class Service:
             self.metrics.waiting_tokens.set(encoder.batcher.waiting_tokens)
 
     def reload(self) -> bool:
-        """Switch to the new version of the run if it was rebuilt; return whether it was."""
+        """Switch to the new version of the run if it was rebuilt; return whether it was.
+
+        A version that cannot be opened is tried again after a while: perhaps its encoder was still
+        being copied.
+        """
         version = self.parts.folder.version
-        if version in ("", self.parts.version, self._refused):
+        if version in ("", self.parts.version):
+            return False
+        if version == self._refused and time.monotonic() < self._retries:
             return False
         try:
             fresh = ServedParts(self.settings, self.metrics.record_batch)
         except Exception as error:  # such as out of memory, since both versions are loaded
-            self._refused = version
+            self._refused, self._retries = version, time.monotonic() + _RETRY
             _LOG.warning("the rebuilt run cannot be served: %s", error)
             return False
         old, self.parts = self.parts, fresh
@@ -110,10 +120,14 @@ class Service:
         return True
 
     async def watch(self) -> None:
-        """Reload when necessary and merge what other workers wrote, until cancelled."""
+        """Reload when necessary and merge what other workers wrote, until cancelled.
+
+        It also updates the gauges: another worker may answer every request for the metrics.
+        """
         while True:
             await asyncio.sleep(self.settings.reload_seconds)
             try:
+                self.update_gauges()
                 await asyncio.to_thread(self.reload)
                 with self.using() as parts:
                     await asyncio.to_thread(parts.merge_due)

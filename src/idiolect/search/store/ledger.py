@@ -169,8 +169,7 @@ class Ledger:
         """Begin a write transaction. It commits to disk at the end, or rolls back on an error.
 
         Raises:
-            LedgerBusyError: another process was still writing at the end of the wait, or the disk
-                is full.
+            LedgerBusyError: another process was still writing after the wait, or the disk is full.
             CheckpointError: the file was removed or replaced since it was opened.
         """
         self.check_writable()
@@ -227,10 +226,7 @@ class Ledger:
             )
 
     def _check_in_place(self) -> None:
-        """Raise an error if this thread's file is no longer at the path.
-
-        SQLite would keep writing to the file that was removed or moved, and the write be lost.
-        """
+        """Raise an error if the file was removed or moved: what is written would be lost."""
         if self._local.inode != _inode(self.path):
             raise CheckpointError(
                 f"{self.path} was removed or replaced since it was opened",

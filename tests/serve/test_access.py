@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -103,6 +105,31 @@ def test_a_key_expires(tmp_path: Path) -> None:
     file.write_text(json.dumps(records))
     assert ApiKeys(path=file).find(made) is None
     assert file.stat().st_mode & 0o077 in (0, 0o044), "rewritten by hand above"
+
+
+def test_a_change_of_keys_leaves_them_readable_for_the_server(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    add_key(file, "web")
+    file.chmod(0o640)
+    if os.geteuid() == 0:  # the file belongs to the server, and the superuser revokes a key
+        os.chown(file, 65534, 65534)
+    before = file.stat()
+    revoke_key(file, "web")
+    after = file.stat()
+    assert (after.st_mode, after.st_uid, after.st_gid) == (
+        before.st_mode,
+        before.st_uid,
+        before.st_gid,
+    )
+
+
+def test_keys_that_are_added_at_the_same_time_are_all_kept(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda n: add_key(file, f"k{n}"), range(32)))
+    keys = ApiKeys(path=file)
+    assert all(keys.find(one) is not None for one in made)
+    assert [path.name for path in tmp_path.iterdir()] == ["keys.json"]
 
 
 def test_the_commands_on_keys(tmp_path: Path) -> None:

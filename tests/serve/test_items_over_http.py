@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -95,6 +97,31 @@ def test_the_client_tries_again_when_the_server_is_busy(
     client = idiolect.Client("http://testserver", http=writable)
     assert client.search("a", 1)[0].id == "p1"
     assert waits == [7.0, 7.0]
+
+
+def test_a_write_that_another_process_holds_up_may_be_tried_again(
+    writable: TestClient, tmp_path: Path
+) -> None:
+    ledger = writable.app.state.service.parts.index.store._ledger  # type: ignore[attr-defined]
+    ledger._wait = 0.05
+    with closing(sqlite3.connect(tmp_path / "index" / "ledger.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        found = writable.post("/items", json={"items": [{"id": "n1", "text": "a"}]})
+        other.execute("ROLLBACK")
+    assert found.status_code == 503, found.text
+    assert found.headers["retry-after"]
+    assert "another process" in found.json()["message"]
+    assert "n1" not in _client(writable)
+
+
+def test_an_index_that_may_not_be_written_says_so(
+    writable: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("idiolect.search.store.ledger._is_writable", lambda path: False)
+    assert writable.get("/info").json()["abilities"]["write"] is False
+    found = writable.post("/items", json={"items": [{"id": "n1", "text": "a"}]})
+    assert found.status_code == 403, found.text
+    assert "permissions" in found.json()["message"]
 
 
 def test_vectors_as_in_pinecone(writable: TestClient) -> None:

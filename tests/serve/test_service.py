@@ -9,13 +9,15 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from idiolect.errors import ConfigError, IdiolectError, InputError
+from idiolect.errors import CheckpointError, ConfigError, IdiolectError, InputError
+from idiolect.search.index import Index
 from idiolect.serve import server
 from idiolect.serve.http_errors import OverloadedError
 from idiolect.serve.serve_settings import ServeSettings
@@ -45,6 +47,27 @@ def test_a_rebuilt_index_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
         assert fresh.index is not None
         assert fresh.index.search("a", 1)[0].id == "n1"
     service.close()
+
+
+def test_a_changed_copy_takes_the_place_of_the_index(tmp_path: Path) -> None:
+    index = served.write_index(tmp_path)
+    service = Service(ServeSettings(path=str(index)))
+    shutil.copytree(index, tmp_path / "copy")
+    with Index.open(tmp_path / "copy") as copy:
+        copy.add([served.Item("n1", "a b")])
+    index.rename(tmp_path / "old")
+    (tmp_path / "copy").rename(index)
+    with service.using() as parts, pytest.raises(CheckpointError, match="replaced"):
+        parts.need("index").add([served.Item("lost", "a b")])
+    assert service.reload()
+    assert not service.reload()
+    with service.using() as parts:
+        parts.need("index").add([served.Item("n2", "a b")])
+        assert "n1" in parts.need("index")
+    service.close()
+    with Index.open(index) as opened:
+        assert "n2" in opened
+        assert "lost" not in opened
 
 
 def test_a_damaged_rebuild_is_not_taken_over(
@@ -91,6 +114,46 @@ def test_a_rebuild_that_fails_leaves_nothing_open(
     assert threading.active_count() == threads
     assert open_files[-1] == open_files[0], "the first file is kept by SQLite, for its locks"
     service.close()
+
+
+def test_a_rebuild_whose_encoder_arrives_later_is_served_then(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = served.write_index(tmp_path)
+    service = Service(ServeSettings(path=str(index)))
+    other = served.write_index(tmp_path / "new", [served.Item("n1", "a b")])
+    for folder in (tmp_path, tmp_path / "new"):  # an encoder next to the index is also found
+        (folder / "encoder").rename(folder / "away")
+    shutil.rmtree(index)
+    shutil.copytree(other, index)
+    now = [1000.0]
+    monkeypatch.setattr("idiolect.serve.service.time.monotonic", lambda: now[0])
+    assert not service.reload()
+    (tmp_path / "away").rename(tmp_path / "encoder")
+    assert not service.reload(), "not with every look: it may take long"
+    now[0] += 61
+    assert service.reload()
+    assert caplog.text.count("cannot be served") == 1
+    with service.using() as parts:
+        assert "n1" in parts.need("index")
+    service.close()
+
+
+def test_gauges_are_updated_by_workers_that_are_not_asked_for_them(folder: Path) -> None:
+    with served.serving(folder / "index", reload_seconds=0.01) as client:
+        service: Service = client.app.state.service  # type: ignore[attr-defined]
+        service.metrics.waiting.labels("index").set(7)  # as it was when this worker was asked
+        for _ in range(500):
+            if (
+                service.metrics.registry.get_sample_value(
+                    "idiolect_waiting_requests", {"queue": "index"}
+                )
+                == 0
+            ):
+                break
+            time.sleep(0.01)
+        else:
+            pytest.fail("the gauge is as it was")
 
 
 def test_the_watch_survives_an_error_and_merges_what_other_workers_wrote(

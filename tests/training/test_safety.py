@@ -93,6 +93,17 @@ def test_a_setting_that_was_added_since_has_its_default(tmp_path: Path) -> None:
         folder.begin({"config": {"new": 2}}, defaults=usual)
 
 
+def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    process = runs.start(out, steps=1000)
+    runs.wait_for(lambda: any(out.glob("checkpoint-*")), process)
+    assert runs.finish(runs.start(out, steps=1000)) == 2
+    assert "another process trains in" in (tmp_path / "error.txt").read_text()
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGTERM)
+    assert runs.finish(process) == 143, "it was not disturbed"
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 1)])
 def test_a_signal_saves_and_ends(
     tmp_path: Path, whole: tuple[Path, float], number: signal.Signals, status: int

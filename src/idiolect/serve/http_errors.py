@@ -19,6 +19,7 @@ from idiolect.errors import (
     OfflineError,
     VerificationError,
 )
+from idiolect.search.store.ledger import LedgerBusyError
 from idiolect.serve.json_response import JsonResponse
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ _TYPES = {
 _RPC_CODES = {400: 3, 401: 16, 403: 7, 404: 5, 408: 4, 429: 8, 501: 12, 503: 14, 504: 4}
 """gRPC status codes, which Pinecone's errors contain."""
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
+    (LedgerBusyError, 503),
     (CheckpointError, 503),  # a file is missing or being replaced
     (OfflineError, 503),
     (MissingDependencyError, 501),

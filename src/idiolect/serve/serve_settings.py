@@ -59,6 +59,8 @@ class ServeSettings:
     """Requests per minute for each key (or address, without keys); 0 for no limit."""
     body_timeout: float = 20.0
     """Timeout in seconds for receiving a request."""
+    reading_timeout: float = 60.0
+    """Timeout in seconds for a client that reads nothing of its response."""
     request_timeout: float = 60.0
     """Timeout in seconds for a response, except streams."""
     stream_timeout: float = 600.0

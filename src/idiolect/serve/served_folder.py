@@ -109,17 +109,20 @@ class ServedFolder:
                 continue
             stamps.append(f"{name} {found.st_ino} {found.st_mtime_ns}")
         if self.index is not None:
-            stamps.append(_epoch(self.index / "ledger.db"))
+            stamps.append(_ledger_version(self.index / "ledger.db"))
         return " ".join(stamps) if all(stamps) else ""
 
 
-def _epoch(path: Path) -> str:
-    """Return the epoch of a ledger, which writes do not change; empty if there is no ledger."""
+def _ledger_version(path: Path) -> str:
+    """Return what writes to a ledger do not change: its inode, since a copy that was changed may
+    replace the original, and its epoch. It is empty if there is no ledger.
+    """
     try:
         with closing(Ledger(path, 0.1)) as ledger, ledger.reading() as db:
             query = "SELECT value FROM settings WHERE name = 'epoch'"
-            return str(db.execute(query).fetchone()[0])
-    except InputError:
+            epoch = db.execute(query).fetchone()[0]
+        return f"{path.stat().st_ino} {epoch}"
+    except (InputError, FileNotFoundError):
         return ""
     except IdiolectError as error:
         return f"damaged: {error}"

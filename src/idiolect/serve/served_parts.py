@@ -197,8 +197,14 @@ class ServedParts:
             "recommend": self.recommender is not None,
             "audit": self.vocabularies is not None,
             "report": self.folder.report is not None,
-            "write": self.index is not None and not self.settings.read_only,
+            "write": self.index is not None and self.is_writable,
         }
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether the index may be written."""
+        is_writable = self._store is None or self._store.is_writable
+        return is_writable and not self.settings.read_only
 
     def check_model(self, name: str | None) -> None:
         """Check that a request is for the served model; a request without a name is.

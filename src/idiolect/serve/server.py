@@ -89,7 +89,7 @@ def _work(settings: ServeSettings, listener: socket.socket, address: str) -> Non
     app = create_app(settings)
     config = uvicorn.Config(
         app,
-        http=patient_protocol(settings.body_timeout),
+        http=patient_protocol(settings.body_timeout, settings.reading_timeout),
         ws="none",
         log_config=None,
         access_log=False,

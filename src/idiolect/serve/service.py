@@ -28,6 +28,9 @@ _SEARCHES = 8
 """Number of search threads: more than processors, since threads wait for the encoder. But with more
 than 8, they mostly wait for the interpreter's lock: 16 clients were answered more slowly."""
 
+_RETRY = 60.0
+"""Seconds until a rebuilt run that could not be opened is tried again."""
+
 
 class Service:
     """The served parts, and the threads that do the work.
@@ -53,6 +56,7 @@ class Service:
         self.writer = TextWriter(settings, self.stopping, self.metrics)
         self.started = time.time()
         self._refused = ""  # the version of a run that could not be opened
+        self._retries = 0.0  # when to try it again
 
     def using(self) -> AbstractContextManager[ServedParts]:
         """Use the current parts during a request."""
@@ -62,11 +66,15 @@ class Service:
         """Run a function that changes the index; only one runs at a time.
 
         Raises:
-            RequestError: The index is read-only.
+            RequestError: The index is read-only, or the server may not write to its folder.
             OverloadedError: The queue is full.
         """
         if self.settings.read_only:
             raise RequestError(403, "the index is served read-only", hint="write to its folder")
+        if not self.parts.is_writable:
+            raise RequestError(
+                403, "the server may not write to the index", hint="check its folder's permissions"
+            )
         # A write is not cancelled when the client disconnects.
         return await asyncio.shield(
             asyncio.ensure_future(self._write(self.parts, function, *args, **options))
@@ -89,14 +97,20 @@ class Service:
             self.metrics.waiting_tokens.set(encoder.batcher.waiting_tokens)
 
     def reload(self) -> bool:
-        """Switch to the new version of the run if it was rebuilt; return whether it was."""
+        """Switch to the new version of the run if it was rebuilt; return whether it was.
+
+        A version that cannot be opened is tried again after a while: perhaps its encoder was still
+        being copied.
+        """
         version = self.parts.folder.version
-        if version in ("", self.parts.version, self._refused):
+        if version in ("", self.parts.version):
+            return False
+        if version == self._refused and time.monotonic() < self._retries:
             return False
         try:
             fresh = ServedParts(self.settings, self.metrics.record_batch)
         except Exception as error:  # such as out of memory, since both versions are loaded
-            self._refused = version
+            self._refused, self._retries = version, time.monotonic() + _RETRY
             _LOG.warning("the rebuilt run cannot be served: %s", error)
             return False
         old, self.parts = self.parts, fresh
@@ -106,10 +120,14 @@ class Service:
         return True
 
     async def watch(self) -> None:
-        """Reload when necessary and merge what other workers wrote, until cancelled."""
+        """Reload when necessary and merge what other workers wrote, until cancelled.
+
+        It also updates the gauges: another worker may answer every request for the metrics.
+        """
         while True:
             await asyncio.sleep(self.settings.reload_seconds)
             try:
+                self.update_gauges()
                 await asyncio.to_thread(self.reload)
                 with self.using() as parts:
                     await asyncio.to_thread(parts.merge_due)

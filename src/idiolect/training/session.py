@@ -39,6 +39,7 @@ from idiolect.training.frozen_rows import check_rows, row_fingerprints
 from idiolect.training.loop import Trainer
 from idiolect.training.objectives.objective import BatchSource, Objective
 from idiolect.training.optim import Train, choose_parameters, parameter_groups
+from idiolect.training.stopping.run_lock import lock_run, release_run
 from idiolect.training.training_config import TrainingConfig
 
 __all__ = ["TrainedModel", "TrainingSession"]
@@ -132,12 +133,15 @@ class TrainingSession:
     def begin(self, record: Mapping[str, Any]) -> None:
         """Record the run's settings, or check that the folder contains the same run.
 
+        The folder is locked against other processes until the model is published.
+
         Args:
             record: Everything that determines the result besides the session's own arguments:
                 fingerprints of model and data, and the objective's settings.
 
         Raises:
             CheckpointError: The folder contains another run.
+            InputError: Another process trains in the folder.
         """
         own = {
             "steps": self.steps,
@@ -157,6 +161,7 @@ class TrainingSession:
             )
             # For a run started before a setting existed, use its default, which changes nothing.
             usual = {"config": asdict(TrainingConfig())}
+            lock_run(self.folder.path, self)
             self.folder.begin(own | {_CHOICE: chosen} | dict(record), defaults=usual)
 
         self.on_first(begin)
@@ -261,6 +266,7 @@ class TrainingSession:
             save_prompt(network, self.folder.adapter)
         if self.workers.is_first and not self.folder.is_published():
             self.folder.publish(save)
+        release_run(self.folder.path)
         merge_lora(network)
         self.workers.wait()
         network.eval()

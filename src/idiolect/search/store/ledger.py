@@ -32,7 +32,14 @@ from idiolect.search.store.metadata_index import MetadataIndex
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["APPLICATION_ID", "Ledger", "check_ledger", "damaged", "open_database"]
+__all__ = [
+    "APPLICATION_ID",
+    "Ledger",
+    "LedgerBusyError",
+    "check_ledger",
+    "damaged",
+    "open_database",
+]
 
 APPLICATION_ID = 0x1D101EC7
 """The SQLite application id of idiolect's ledgers."""
@@ -77,6 +84,10 @@ _SCHEMA = f"""
     PRAGMA application_id = {APPLICATION_ID};
     PRAGMA user_version = {_VERSION};
 """
+
+
+class LedgerBusyError(InputError):
+    """Another process writes, or the disk is full: the same write may succeed later."""
 
 
 class Ledger:
@@ -158,10 +169,12 @@ class Ledger:
         """Begin a write transaction. It commits to disk at the end, or rolls back on an error.
 
         Raises:
-            InputError: another process was still writing at the end of the wait.
+            LedgerBusyError: another process was still writing after the wait, or the disk is full.
+            CheckpointError: the file was removed or replaced since it was opened.
         """
         self.check_writable()
         db = self._connection()
+        self._check_in_place()
         with _one_line_errors(self.path):
             db.execute("BEGIN IMMEDIATE")
             try:
@@ -195,16 +208,29 @@ class Ledger:
         db.execute(f"PRAGMA busy_timeout = {int(1000 * self._wait)}")
         self._most_log = size + _MOST_LOG if is_busy else _MOST_LOG
 
+    @property
+    def is_writable(self) -> bool:
+        """Whether the folder and the ledger may be written."""
+        return _is_writable(self.path)
+
     def check_writable(self) -> None:
         """Raise an error if the store is read-only.
 
         Raises:
             InputError: the folder or the ledger cannot be written.
         """
-        if not _is_writable(self.path):
+        if not self.is_writable:
             raise InputError(
                 f"{self.path.parent} cannot be written; it is open for reading",
                 hint="nothing was changed; copy the index to a folder that you may write",
+            )
+
+    def _check_in_place(self) -> None:
+        """Raise an error if the file was removed or moved: what is written would be lost."""
+        if self._local.inode != _inode(self.path):
+            raise CheckpointError(
+                f"{self.path} was removed or replaced since it was opened",
+                hint="nothing was changed; open the index again",
             )
 
     @contextlib.contextmanager
@@ -246,6 +272,7 @@ class Ledger:
         if not own:
             self._local.stamp = None if _is_writable(self.path) else _stamp(self.path)
             self._local.db = open_database(self.path, self._wait)
+            self._local.inode = _inode(self.path)
             self._local.process = os.getpid()
             _set_cache(self._local.db, self._cache)
             # Each merge has a thread of its own, whose connection nobody else closes.
@@ -275,6 +302,14 @@ class _ThreadConnection:
 def _is_writable(path: Path) -> bool:
     """Return whether a ledger and its folder are writable."""
     return os.access(path.parent, os.W_OK) and (not path.exists() or os.access(path, os.W_OK))
+
+
+def _inode(path: Path) -> int:
+    """Return the number of a file; 0 if there is none."""
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return 0
 
 
 def _log(path: Path) -> Path:
@@ -369,12 +404,12 @@ def _one_line_errors(path: Path) -> Iterator[None]:
     except sqlite3.OperationalError as error:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            raise InputError(
+            raise LedgerBusyError(
                 f"{path.parent} is being written by another process",
                 hint="nothing was changed; try again when it has finished",
             ) from error
         if code == sqlite3.SQLITE_FULL:
-            raise InputError(
+            raise LedgerBusyError(
                 f"no space left to write {path}",
                 hint="nothing was changed; free disk space and try again",
             ) from error

@@ -190,6 +190,11 @@ class Store(StoreReader):
 
     # Writing
 
+    @property
+    def is_writable(self) -> bool:
+        """Whether the folder may be written; a store in one that may not is open for reading."""
+        return self._ledger.is_writable
+
     def remember(self, **settings: str | int) -> None:
         """Store settings, such as the fingerprint of the encoder."""
         with self._ledger.writing() as db:

@@ -12,19 +12,22 @@ nothing about them.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import logging
+import os
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from idiolect.errors import CheckpointError, InputError
-from idiolect.text.files import read_json, write_atomic
+from idiolect.text.files import read_json, replacing_file
 from idiolect.text.format_version import check_format, with_format
 
 __all__ = ["SCOPES", "ApiKey", "ApiKeys", "add_key", "hash_key", "read_keys", "revoke_key"]
@@ -158,14 +161,15 @@ def add_key(
         CheckpointError: The file is damaged.
     """
     _check_scopes(scopes)
-    known = read_keys(path) if path.exists() else ()
-    if any(key.name == name for key in known):
-        raise InputError(f"there is a key {name!r}", hint="revoke it, or choose another name")
     expires = None
     if days is not None:
         expires = (datetime.now(UTC) + timedelta(days=days)).isoformat(timespec="seconds")
     made = _PREFIX + secrets.token_urlsafe(32)
-    _write(path, (*known, ApiKey(name, hash_key(made), tuple(scopes), expires)))
+    with _locked_folder(path):
+        known = read_keys(path) if path.exists() else ()
+        if any(key.name == name for key in known):
+            raise InputError(f"there is a key {name!r}", hint="revoke it, or choose another name")
+        _write(path, (*known, ApiKey(name, hash_key(made), tuple(scopes), expires)))
     return made
 
 
@@ -176,18 +180,42 @@ def revoke_key(path: Path, name: str) -> None:
         InputError: There is no such key, or the file cannot be written.
         CheckpointError: The file is missing or damaged.
     """
-    known = read_keys(path)
-    if all(key.name != name for key in known):
-        names = ", ".join(key.name for key in known) or "none"
-        raise InputError(f"there is no key {name!r}", hint=f"known: {names}")
-    _write(path, tuple(key for key in known if key.name != name))
+    with _locked_folder(path):
+        known = read_keys(path)
+        if all(key.name != name for key in known):
+            names = ", ".join(key.name for key in known) or "none"
+            raise InputError(f"there is no key {name!r}", hint=f"known: {names}")
+        _write(path, tuple(key for key in known if key.name != name))
+
+
+@contextlib.contextmanager
+def _locked_folder(path: Path) -> Iterator[None]:
+    """Hold the lock of a file's folder, so that no other process changes the keys meanwhile."""
+    try:
+        handle = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:  # reading or writing the file says what is wrong
+        yield
+        return
+    try:
+        with contextlib.suppress(OSError):  # this file system has no locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _write(path: Path, keys: Sequence[ApiKey]) -> None:
+    """Write a file of keys, readable by whom the one that it replaces was, such as the server."""
     records = with_format({"keys": [asdict(key) for key in keys]})
     try:
-        write_atomic(path, f"{json.dumps(records, indent=1)}\n".encode())
-        path.chmod(0o600)
+        with replacing_file(path) as fresh:
+            fresh.chmod(0o600)
+            fresh.write_bytes(f"{json.dumps(records, indent=1)}\n".encode())
+            if path.exists():
+                old = path.stat()
+                with contextlib.suppress(PermissionError):  # only the superuser may
+                    os.chown(fresh, old.st_uid, old.st_gid)
+                fresh.chmod(old.st_mode & 0o777)
     except OSError as error:
         raise InputError(
             f"cannot write {path}: {error.strerror}", hint="check the folder and its space"

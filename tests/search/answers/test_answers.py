@@ -322,6 +322,16 @@ def test_evaluation_counts_by_hand(tmp_path: Path) -> None:
     assert found["abstained_without_gold"] == 0.5
 
 
+def test_evaluation_counts_the_answers_that_a_model_did_not_write(tmp_path: Path) -> None:
+    encoder: Any = Words()
+    questions = [GoldQuestion(QUESTION, ("9 litres",))]
+    with Index.build(tmp_path / "index", encoder, ITEMS) as index:
+        for text, share in (("Pigs fly in purple skies.", 1.0), ("It moves 9 litres [1].", 0.0)):
+            found = evaluate_answers(index, questions, 3, model=Scribe(text))
+            assert found["quoted"] == share
+        assert "quoted" not in evaluate_answers(index, questions, 3)
+
+
 def test_exact_match_and_f1_are_squad_s() -> None:
     assert exact_match("The  Broncos!", ["broncos"]) == 1
     assert answer_f1("Denver Broncos team", ["The Denver Broncos", "x"]) == pytest.approx(0.8)

@@ -45,6 +45,7 @@ _ROWS = {
     "supported": "faithfulness: sentences supported",
     "verbatim": "faithfulness: sentences verbatim",
     "dropped": "sentences dropped as not supported",
+    "quoted": "quotes passages instead of the model",
     "abstained": "abstains",
     "abstained_without_gold": "abstains without the gold documents",
 }

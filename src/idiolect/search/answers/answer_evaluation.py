@@ -4,8 +4,9 @@ Exact match and F1 are those of SQuAD (Rajpurkar et al. 2016, 1606.05250). A cit
 its passage is from a gold document and, if answers are known, contains a correct one. The baseline
 always cites the first passage. Faithfulness is measured by two checks without an LLM judge: whether
 the sentences of an answer occur verbatim in their citations, and whether a scorer of statements and
-evidence finds them supported. Abstention is measured twice: with all items, and without the gold
-documents of each question.
+evidence finds them supported. With a model, `quoted` is the share of answers that quote passages
+because nothing that the model wrote could be used. Abstention is measured twice: with all items,
+and without the gold documents of each question.
 """
 
 from __future__ import annotations
@@ -106,7 +107,10 @@ def evaluate_answers(
     tally: dict[str, list[float]] = {}
     for gold in track(questions, "answering", len(questions), shown=progress):
         found = index.answer(gold.question, top_k, **options)
-        for name, value in _figures(gold, found, support).items():
+        figures = _figures(gold, found, support)
+        if options.get("model") is not None and not found.abstained:
+            figures["quoted"] = float(found.method == "extractive")
+        for name, value in figures.items():
             tally.setdefault(name, []).append(value)
         if without_gold and gold.documents:
             left = {**options, "exclude": {*options.get("exclude", ()), *gold.documents}}

@@ -172,6 +172,22 @@ def test_answers_over_http_have_the_defaults_of_the_index() -> None:
         assert getattr(body, name) == getattr(options, name), name
 
 
+def test_tokens_of_every_text_are_counted(reader: TestClient) -> None:
+    def written() -> float:
+        lines = reader.get("/metrics").text.splitlines()
+        (line,) = (one for one in lines if one.startswith("idiolect_new_tokens_total "))
+        return float(line.split()[1])
+
+    texts: list[tuple[str, dict[str, Any], int]] = [
+        ("/v1/completions", {"prompt": ["w3 w4", "w9"], "max_tokens": 5, "ignore_eos": True}, 10),
+        ("/answer", {"question": "w3?", "min_confidence": 0, "max_new_tokens": 6}, 1),
+    ]
+    for route, body, least in texts:
+        before = written()
+        assert reader.post(route, json=body).status_code == 200
+        assert written() - before >= least, route
+
+
 def test_an_answer_cites_parts_of_items(tmp_path: Path) -> None:
     text = "Lamps are red. Chairs are made of wood. Tables are round."
     served.write_index(tmp_path, [served.Item("n1", text), *served.ITEMS])

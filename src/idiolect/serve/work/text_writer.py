@@ -18,6 +18,7 @@ from idiolect.serve.http_errors import RequestError
 from idiolect.serve.work.work_pool import WorkPool
 
 if TYPE_CHECKING:
+    from prometheus_client import Counter
     from torch import Tensor
 
     from idiolect.generate.generation import Generation
@@ -37,21 +38,26 @@ class WritingEndedError(RequestError):
 
 
 class TextWatch:
-    """Ends a text between two tokens. It is a logits processor that does not change scores.
+    """Ends a text between two tokens, and counts these.
+
+    It is a logits processor that does not change scores.
 
     Args:
         stopping: Set when the server shuts down.
         seconds: Timeout of the text.
+        tokens: The counter of all tokens that the language model wrote.
     """
 
-    def __init__(self, stopping: threading.Event, seconds: float) -> None:
+    def __init__(self, stopping: threading.Event, seconds: float, tokens: Counter) -> None:
         self.left = threading.Event()
         """Set when the client no longer waits for the text."""
         self._stopping, self._until = stopping, time.monotonic() + seconds
+        self._tokens = tokens
 
     def __call__(self, scores: Tensor, rows: Sequence[WrittenRow]) -> Tensor:
         """Return the scores unchanged; see `check`."""
         self.check()
+        self._tokens.inc(len(rows))
         return scores
 
     def check(self) -> None:
@@ -112,7 +118,7 @@ class TextWriter:
             OverloadedError: Too many texts wait.
             WritingEndedError: The time is up, or the server shuts down.
         """
-        watch = TextWatch(self._stopping, self._seconds)
+        watch = self._watch()
         try:
             return await self.pool.run(function, watch)
         finally:
@@ -127,7 +133,7 @@ class TextWriter:
             OverloadedError: Too many texts wait.
         """
         loop, queue = asyncio.get_running_loop(), asyncio.Queue[Any]()
-        watch, began = TextWatch(self._stopping, self._seconds), time.monotonic()
+        watch, began = self._watch(), time.monotonic()
 
         def write() -> None:
             for piece in function(watch):
@@ -155,9 +161,7 @@ class TextWriter:
         def write(watch: TextWatch) -> list[Generation]:
             return generator.generate(prompts, processors=[watch], **options)
 
-        found = await self.run(write)
-        self._metrics.new_tokens.inc(sum(len(one.ids) for one in found))
-        return found
+        return await self.run(write)
 
     def stream(
         self, generator: Generator, prompt: Any, **options: Any
@@ -171,11 +175,12 @@ class TextWriter:
             stream = generator.stream(prompt, processors=[watch], **options)
             with contextlib.suppress(WritingEndedError):
                 yield from stream
-            whole = stream.generation
-            self._metrics.new_tokens.inc(len(whole.ids))
-            yield whole
+            yield stream.generation
 
         return self.pieces(write)
+
+    def _watch(self) -> TextWatch:
+        return TextWatch(self._stopping, self._seconds, self._metrics.new_tokens)
 
     def close(self) -> None:
         """Drop waiting work."""

@@ -8,8 +8,10 @@ untrained network and the overlap of character n-grams:
 
     masked accuracy   share of masked tokens of Multi30k's test pairs that are found, with the
                       translation visible
-    Tatoeba           error of finding a sentence's translation among 1,000, by the mean of the
-                      states, in both directions
+    retrieval         error of finding a sentence's translation among 1,000 of Tatoeba, and among
+                      the 1,000 test captions of Multi30k, by the mean of the states less their mean
+                      in this language (Libovický et al. 2019, 1911.03310); the mean of both
+                      directions, at the best layer
 
 A run that was stopped resumes. The table is printed and written to OUT/table.json.
 """
@@ -92,7 +94,7 @@ def masked_accuracy(model: LanguageModel, corpus: ParallelCorpus) -> float:
 
 @torch.no_grad()
 def vectors(model: LanguageModel, texts: list[str], language: str, layers: int) -> np.ndarray:
-    """Return the mean state of each text after some layers, of length 1. (texts, width)."""
+    """Return the mean state of each text after some layers. Shape: (texts, width)."""
     network = model.network.first_layers(layers)
     # Sentences with letters that the vocabulary lacks can exceed the network's positions.
     longest = find_context_length(model)
@@ -106,8 +108,7 @@ def vectors(model: LanguageModel, texts: list[str], language: str, layers: int) 
         mask = torch.tensor([[1] * len(rows[i]) + [0] * (width - len(rows[i])) for i in own])
         languages = torch.full_like(ids, model.settings["lang2id"][language])
         states = network(ids, mask, language_ids=languages, return_logits=False).hidden_states
-        mean = (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
-        found[own] = torch.nn.functional.normalize(mean, dim=-1).numpy()
+        found[own] = ((states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)).numpy()
     return found
 
 
@@ -117,27 +118,45 @@ def errors(scores: np.ndarray) -> list[float]:
     return [float((scores.argmax(axis) != own).mean()) for axis in (1, 0)]
 
 
-def overlap(language: str) -> list[float]:
+def cosines(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Return the cosine of each row of one matrix with each row of the other."""
+    rows, columns = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (rows, columns))
+    return rows @ columns.T
+
+
+def overlap(language: str) -> dict[str, Any]:
     """Return the errors of TF-IDF over character n-grams, which needs no training."""
-    theirs, english = tatoeba(language)
-    vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4))
-    matrix = vectorizer.fit_transform([*theirs, *english])
-    return errors((matrix[: len(theirs)] @ matrix[len(theirs) :].T).toarray())
+    figures: dict[str, Any] = {"masked_accuracy": None}
+    for name, (theirs, english) in texts_of(language).items():
+        vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4))
+        matrix = vectorizer.fit_transform([*theirs, *english])
+        scores = (matrix[: len(theirs)] @ matrix[len(theirs) :].T).toarray()
+        figures[name] = [errors(scores)]
+    return figures
+
+
+def texts_of(language: str) -> dict[str, tuple[list[str], list[str]]]:
+    """Return sentences in a language and in English, of Tatoeba and of Multi30k's test set."""
+    captions = lines(f"test_2016_flickr.{language}"), lines("test_2016_flickr.en")
+    return {"tatoeba": tatoeba(language), "captions": captions}
 
 
 def measure(model: LanguageModel, languages: list[str]) -> dict[str, Any]:
-    """Return a model's figures for each language; of Tatoeba after each layer."""
+    """Return a model's figures for each language; retrieval errors after each layer."""
     model.network.eval()
     figures: dict[str, Any] = {}
     for language in languages:
-        theirs, english = tatoeba(language)
-        by_layer = []
-        for layers in range(1, model.network.config.num_encoder_layers + 1):
-            one = vectors(model, theirs, language, layers)
-            other = vectors(model, english, "en", layers)
-            by_layer.append(errors(one @ other.T))
-        accuracy = masked_accuracy(model, pairs("test_2016_flickr", language))
-        figures[language] = {"masked_accuracy": accuracy, "tatoeba_error": by_layer}
+        found: dict[str, Any] = {
+            "masked_accuracy": masked_accuracy(model, pairs("test_2016_flickr", language))
+        }
+        for name, (theirs, english) in texts_of(language).items():
+            found[name] = []
+            for layers in range(1, model.network.config.num_encoder_layers + 1):
+                one = vectors(model, theirs, language, layers)
+                other = vectors(model, english, "en", layers)
+                one, other = one - one.mean(0), other - other.mean(0)
+                found[name].append(errors(cosines(one, other)))
+        figures[language] = found
     return figures
 
 
@@ -163,12 +182,7 @@ def main() -> None:
     tokenizer = Tokenizer.load(folder)
     names = {code: number for number, code in enumerate(["en", *args.languages])}
     settings = recipe["model"] | {"lang2id": names, "n_langs": len(names)}
-    table: dict[str, Any] = {
-        "n-gram overlap": {
-            code: {"masked_accuracy": None, "tatoeba_error": [overlap(code)]}
-            for code in args.languages
-        }
-    }
+    table: dict[str, Any] = {"n-gram overlap": {code: overlap(code) for code in args.languages}}
     for name, separate in (("TLM", 0.0), ("MLM", 1.0)):
         model = new_model(settings, tokenizer, seed=1)
         started = time.perf_counter()
@@ -189,12 +203,14 @@ def main() -> None:
             table["untrained"] = measure(untrained, args.languages)
         table[name] = measure(trained, args.languages)
         (args.out / "table.json").write_text(json.dumps(table, indent=2))
+    print("| network | language | masked accuracy | Tatoeba | captions |")
     for name, figures in table.items():
         for language, one in figures.items():
-            best = min(one["tatoeba_error"], key=sum)
             accuracy = one["masked_accuracy"]
             shown = "" if accuracy is None else f"{accuracy:.1%}"
-            print(f"| {name} | {language} | {shown} | {best[0]:.1%} | {best[1]:.1%} |")
+            best = (min(np.mean(errors) for errors in one[key]) for key in ("tatoeba", "captions"))
+            cells = " | ".join(f"{error:.1%}" for error in best)
+            print(f"| {name} | {language} | {shown} | {cells} |")
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ from idiolect.tasks.task_model import task_config
 
 WORDS, NEW_TOKENS, LAYERS = 4, 12, 3
 BEST_OF = 4
-BETA = {"ppo": 1.0, "rloo": 1.0, "grpo": 1.0, "dpo": 1.0}
+BETA = {"ppo": 1.0, "rloo": 1.0, "grpo": 0.6, "dpo": 1.0}
 METHODS = tuple(BETA)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sqlite3
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -180,6 +183,24 @@ def test_merging_in_the_background(folder: Path) -> None:
     with _reopen(folder) as store:
         assert store.describe().namespaces[""].unmerged < 200
         assert _answers(store) == _expected(store)
+
+
+def test_a_description_while_a_merge_renames_its_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    list_folder = os.scandir
+
+    def scandir(path: Any) -> Any:
+        if not isinstance(path, int) and Path(path).name == ".new":
+            shutil.rmtree(path)  # after its name was listed
+        return list_folder(path)
+
+    with Store.open(folder, dimensions=DIMENSIONS) as store:
+        store.upsert([thing(n) for n in range(5)])
+        (folder / "graphs" / ".new").mkdir(parents=True)
+        (folder / "graphs" / ".new" / "file").write_text("x")
+        monkeypatch.setattr(os, "scandir", scandir)
+        assert (store.describe().bytes or 0) > 0
 
 
 def test_writes_during_a_background_merge_are_merged_after_it(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -58,11 +60,20 @@ def describe(ledger: Ledger, folder: Path) -> Description:
             name: NamespaceDescription(items, unmerged, tuple(MetadataIndex(db, number).names()))
             for name, number, items, unmerged in rows
         }
-    files = (file for file in folder.rglob("*") if file.is_file())
     return Description(
         settings["dimensions"],
         settings["metric"],
-        sum(file.stat().st_size for file in files),
+        _size_on_disk(folder),
         tuple(snapshot_names(folder / "snapshots")),
         namespaces,
     )
+
+
+def _size_on_disk(folder: Path) -> int:
+    """Return the size of all files, in bytes, while merges rename and delete some of them."""
+    size = 0
+    for inside, _, names in os.walk(folder):  # unlike `rglob`, it passes over what has gone
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                size += os.lstat(os.path.join(inside, name)).st_size
+    return size

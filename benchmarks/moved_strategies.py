@@ -78,14 +78,25 @@ def _pushed(model: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _not_pushed() -> Iterator[None]:
-    """Let ours continue beams by the tokens of the words they lack alone, as transformers does."""
+def _not_pushed(form: list[int] | None = None) -> Iterator[None]:
+    """Let ours continue beams by the tokens of the words they lack alone, as transformers does.
+
+    With a form, only this one counts as the word.
+    """
     from idiolect.generate.required_words import RequiredWords
+
+    begin = RequiredWords.__init__
+
+    def init(self: Any, words: Any) -> None:
+        begin(self, words if form is None else [[form]])
 
     def proposed(self: Any, ids: Any, sums: Any) -> set[int]:
         return set(self.progress(ids).tokens)
 
-    with mock.patch.object(RequiredWords, "proposed", proposed):
+    with (
+        mock.patch.object(RequiredWords, "proposed", proposed),
+        mock.patch.object(RequiredWords, "__init__", init),
+    ):
         yield
 
 
@@ -194,12 +205,14 @@ def compare(path: Path, tokens: int, names: list[str], count: int) -> None:
             )
             if strategy.startswith("words"):
                 _compare_scores(generator, record, pairs, tokens)
-                with _not_pushed():
-                    changed = list(zip(ours_now(), record[name], strict=False))
-                equal = sum(own == their for own, their in changed)
-                print(
-                    f"  without the likeliest token of each beam, {equal} of {len(changed)} equal"
-                )
+                for form, what in ((None, ""), (record["forms"][-1], ", with one form,")):
+                    with _not_pushed(form):
+                        changed = list(zip(ours_now(), record[name], strict=False))
+                    equal = sum(own == their for own, their in changed)
+                    print(
+                        f"  without the likeliest token of each beam{what} {equal} of "
+                        f"{len(changed)} equal"
+                    )
             for number, (own, their) in enumerate(pairs):
                 if own != their and "," not in name:
                     print(f"  prompt {number}: {own} and {their}")

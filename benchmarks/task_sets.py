@@ -130,9 +130,13 @@ def draw(path: Path, limit: int) -> Path:
 
 
 def lower(path: Path) -> Path:
-    """Write a file of texts or of words and tags beside it, in lower case; labels stay."""
+    """Write a file of texts, tags or questions beside it, in lower case; labels stay."""
     lines = path.read_text().splitlines()
-    if path.suffix == ".conll":
+    if path.suffix == ".json":  # places of answers count characters
+        found = json.loads(path.read_text())
+        text = json.dumps(found, ensure_ascii=False)
+        lines = ["".join(c.lower() if len(c.lower()) == 1 else c for c in text)]
+    elif path.suffix == ".conll":
         words = (line.partition(" ") if " " in line else line.partition("\t") for line in lines)
         lines = [
             (word if word == "-DOCSTART-" else word.lower()) + gap + rest

@@ -30,12 +30,16 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import numpy as np
 
 from record import figure
 from task_sets import CLASSIFY, TAG, draw, joined, lower, write_set
+
+if TYPE_CHECKING:
+    from idiolect.encoding.encoder import Encoder
 
 HANDBOOK = {
     "trec.full": ("minilm", "classifier", "TREC-6 test accuracy, MiniLM, all weights"),
@@ -97,17 +101,8 @@ def measure(
 
 def measure_frozen(out: Path, name: str, base: str, given: argparse.Namespace) -> None:
     """Train a head for each seed on one frozen base, which reads each text once."""
-    from unittest import mock
-
     from idiolect.encoding.encoder import Encoder
     from idiolect.models.language_model import LanguageModel
-    from idiolect.tasks.classify import text_classifier
-    from idiolect.tasks.classify.classification_metrics import score_classes
-    from idiolect.tasks.classify.labelled_texts import labels_of, read_labelled_texts
-    from idiolect.tasks.finetuning.text_states import concat_pooling_by_default
-    from idiolect.tasks.tag import text_tagger
-    from idiolect.tasks.tag.tagged_texts import read_tagged_texts, span_labels
-    from idiolect.tasks.tag.tagging_metrics import score_spans
 
     limit = given.limit
     task, ending = write_set(name, out / name)
@@ -118,18 +113,9 @@ def measure_frozen(out: Path, name: str, base: str, given: argparse.Namespace) -
     if name == "pubmedqa":
         train, test = joined(train), joined(test)
     encoder = Encoder(LanguageModel.load(base), max_length=512, precision="bf16")
-    concat = concat_pooling_by_default(encoder, "frozen", pairs=False)
-    read_texts = remembered(text_classifier.read_texts)
-    known: dict[tuple[int, ...], Any] = {}
-    read = text_tagger.hidden_states
-
-    def hidden_states(network: Any, rows: list[list[int]], **options: Any) -> tuple[Any, None]:
-        if new := [row for row in rows if tuple(row) not in known]:
-            states, _ = read(network, new, precision=encoder.precision, **options)
-            for row, state in zip(new, states, strict=True):
-                known[tuple(row)] = state[: len(row)].float().clone()
-        return [known[tuple(row)] for row in rows], None
-
+    train_head = {"tag": tag_frozen, "answer-span": find_frozen}.get(task, classify_frozen)(
+        encoder, train, test
+    )
     label = " ".join(
         [Path(base).name, *(["--lower"] if given.lower else []), "--adaptation frozen"]
     )
@@ -138,33 +124,114 @@ def measure_frozen(out: Path, name: str, base: str, given: argparse.Namespace) -
         if any(key.items() <= row.items() for row in results(out)):
             continue
         start, run = time.perf_counter(), out / name / f"frozen.{seed}"
-        model: Any
-        if task == "tag":
-            texts, tests = read_tagged_texts(train), read_tagged_texts(test)
-            model = text_tagger.TextTagger(encoder, span_labels(texts), crf=True, seed=seed)
-            with mock.patch.object(text_tagger, "hidden_states", hidden_states):
-                model.train(texts, output_dir=run, adaptation="frozen", epochs=10)
-                found = model.predict(tests)
-            truth = [one.spans or () for one in tests]
-            systems = {"tagger": 100 * score_spans(truth, [one.spans for one in found]).micro.f1}
-        else:
-            rows, others = read_labelled_texts(train), read_labelled_texts(test)
-            model = text_classifier.TextClassifier(
-                encoder, labels_of(rows), concat_pooling=concat, seed=seed
-            )
-            with mock.patch.object(text_classifier, "read_texts", read_texts):
-                model.train(rows, output_dir=run, adaptation="frozen", epochs=10)
-                scores = score_classes(model.probabilities(others), model.numbers(others))
-            systems = {
-                "classifier": 100 * scores.accuracy,
-                "classifier, macro-F1": 100 * scores.macro_f1,
-            }
+        systems = train_head(seed, run)
         seconds = round(time.perf_counter() - start)
         row = {**key, "seconds": seconds, "systems": {n: round(v, 3) for n, v in systems.items()}}
         with (out / "results.jsonl").open("a") as lines:
             lines.write(json.dumps(row) + "\n")
         shutil.rmtree(run)
         print(json.dumps(row), flush=True)
+
+
+def tag_frozen(
+    encoder: Encoder, train: Path, test: Path
+) -> Callable[[int, Path], dict[str, float]]:
+    """Return a function of a seed and a folder that trains and measures a tagger's head."""
+    from idiolect.tasks.tag import text_tagger
+    from idiolect.tasks.tag.tagged_texts import read_tagged_texts, span_labels
+    from idiolect.tasks.tag.tagging_metrics import score_spans
+
+    texts, tests = read_tagged_texts(train), read_tagged_texts(test)
+    read = remembered_states(text_tagger.hidden_states, encoder)
+
+    def hidden_states(network: Any, rows: list[list[int]], **_: Any) -> tuple[Any, None]:
+        return read(rows), None
+
+    def train_head(seed: int, run: Path) -> dict[str, float]:
+        model = text_tagger.TextTagger(encoder, span_labels(texts), crf=True, seed=seed)
+        with mock.patch.object(text_tagger, "hidden_states", hidden_states):
+            model.train(texts, output_dir=run, adaptation="frozen", epochs=10)
+            found = model.predict(tests)
+        truth = [one.spans or () for one in tests]
+        return {"tagger": 100 * score_spans(truth, [one.spans for one in found]).micro.f1}
+
+    return train_head
+
+
+def find_frozen(
+    encoder: Encoder, train: Path, test: Path
+) -> Callable[[int, Path], dict[str, float]]:
+    """Return a function of a seed and a folder that trains and measures a finder's head."""
+    import torch
+    from torch.nn.utils.rnn import pad_sequence
+
+    from idiolect.tasks.answer_span import answer_finder
+    from idiolect.tasks.answer_span.squad_files import read_questions
+    from idiolect.tasks.answer_span.squad_metrics import score_answers
+
+    questions, tests = read_questions(train), read_questions(test)
+    read = remembered_states(answer_finder.hidden_states, encoder)
+
+    def hidden_states(network: Any, rows: list[list[int]], **_: Any) -> tuple[Any, Any]:
+        states = read(rows)
+        mask = [torch.ones(len(state), dtype=torch.bool) for state in states]
+        return pad_sequence(states, True), pad_sequence(mask, True)
+
+    def train_head(seed: int, run: Path) -> dict[str, float]:
+        model = answer_finder.AnswerFinder(encoder, seed=seed)
+        with mock.patch.object(answer_finder, "hidden_states", hidden_states):
+            model.train(questions, output_dir=run, adaptation="frozen", epochs=10)
+            found = model.predict(tests)
+        return {"finder": score_answers(tests, [one.text for one in found]).f1}
+
+    return train_head
+
+
+def classify_frozen(
+    encoder: Encoder, train: Path, test: Path
+) -> Callable[[int, Path], dict[str, float]]:
+    """Return a function of a seed and a folder that trains and measures a classifier's head."""
+    from idiolect.tasks.classify import text_classifier
+    from idiolect.tasks.classify.classification_metrics import score_classes
+    from idiolect.tasks.classify.labelled_texts import labels_of, read_labelled_texts
+    from idiolect.tasks.finetuning.text_states import concat_pooling_by_default
+
+    rows, others = read_labelled_texts(train), read_labelled_texts(test)
+    labels, concat = labels_of(rows), concat_pooling_by_default(encoder, "frozen", pairs=False)
+    read_texts = remembered(text_classifier.read_texts)
+
+    def train_head(seed: int, run: Path) -> dict[str, float]:
+        model = text_classifier.TextClassifier(encoder, labels, concat_pooling=concat, seed=seed)
+        with mock.patch.object(text_classifier, "read_texts", read_texts):
+            model.train(rows, output_dir=run, adaptation="frozen", epochs=10)
+            scores = score_classes(model.probabilities(others), model.numbers(others))
+        return {
+            "classifier": 100 * scores.accuracy,
+            "classifier, macro-F1": 100 * scores.macro_f1,
+        }
+
+    return train_head
+
+
+def remembered_states(
+    read: Callable[..., Any], encoder: Encoder
+) -> Callable[[list[list[int]]], list[Any]]:
+    """Return a function that gives the hidden states of rows of ids, and reads each row once."""
+    import torch
+
+    known: dict[tuple[int, ...], Any] = {}
+
+    def states_of(rows: list[list[int]]) -> list[Any]:
+        new = [row for row in {tuple(row): row for row in rows}.values() if tuple(row) not in known]
+        if new:
+            with torch.inference_mode():
+                states, _ = read(encoder.model.network, new, precision=encoder.precision)
+            for row, state in zip(new, states, strict=True):
+                known[tuple(row)] = state[: len(row)].float().clone()
+        with torch.inference_mode(False):
+            return [known[tuple(row)].clone() for row in rows]
+
+    return states_of
 
 
 def remembered(read: Callable[..., Any]) -> Callable[..., Any]:

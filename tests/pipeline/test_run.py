@@ -245,6 +245,13 @@ def test_a_base_of_one_file_is_known_by_its_content(tmp_path: Path) -> None:
     assert base_fingerprint(str(path)) != before
 
 
+@pytest.mark.parametrize("name", ["config.json", "vocab.tiktoken", "chat_template.jinja"])
+def test_a_base_of_a_directory_is_known_by_its_files(tmp_path: Path, name: str) -> None:
+    before = base_fingerprint(str(tmp_path))
+    (tmp_path / name).write_text("one")
+    assert base_fingerprint(str(tmp_path)) != before
+
+
 def test_the_index_answers(finished: Path) -> None:
     with open_index(finished / "run") as index:
         assert index.search("quendrifolate", 3, mode="lexical")[0].id.startswith("quendrif")

@@ -34,7 +34,10 @@ __all__ = ["base_fingerprint", "run"]
 
 _VERSION = 5
 """Incremented when a stage's result for the same settings changes, so that all stages run again."""
-_BASE_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.bin")
+_BASE_FILES = (
+    *("*.json", "*.safetensors", "*.txt", "*.model", "*.bin", "*.tiktoken"),
+    "chat_template.jinja",
+)
 _REPORT_SECONDS = 5.0
 
 

@@ -8,7 +8,8 @@
     python benchmarks/transfer.py table WORK
 
 DATA holds `sentence-classification` and `openstax`. Each run is one line of WORK/results.jsonl, and
-runs that are there are not repeated. The network is a small AWD-LSTM (transfer.toml).
+runs that are there are not repeated. The network is a small AWD-LSTM (transfer.toml); with
+`--model idiolect-base` it is that model, pre-trained or with new weights.
 """
 
 from __future__ import annotations
@@ -64,6 +65,12 @@ SYSTEMS: dict[str, dict[str, object]] = {
     "from scratch, all methods": {"recipe": "ulmfit", "base": "scratch"},
     "language model, plain": {"recipe": "plain"},
     "language model, plain, λ 0.5": {"recipe": "gpt1"},
+    "language model, not adapted, plain": {"recipe": "plain", "base": "general"},
+    "language model, not adapted, rates × 0.7 a layer": {
+        "recipe": "plain",
+        "base": "general",
+        "layer_decay": 0.7,
+    },
     "ULMFiT": ULMFIT,
     "… without discriminative rates": ULMFIT | {"layer_decay": 1.0},
     "… without slanted triangular rates": ULMFIT | {"slanted_triangular": False},
@@ -73,6 +80,8 @@ SYSTEMS: dict[str, dict[str, object]] = {
     "… with λ 0.5": ULMFIT | {"lm_loss_weight": 0.5},
 }
 RATES = {"plain": 3e-3, "ulmfit": 8e-3}
+MODEL_RATES = {"scratch": 1e-3, "plain": 5e-4, "ulmfit": 5e-4}
+"""Of a published model: from scratch the better one of 5e-4 and 1e-3, from the model 5e-4."""
 
 
 def normalize(text: str) -> str:
@@ -113,43 +122,57 @@ def subset(examples: list[LabelledText], size: str, seed: int) -> list[LabelledT
     return [*first.values(), *rest][: int(size)]
 
 
-def base_model(work: Path, base: str, task: str, seed: int) -> LanguageModel:
+def base_model(work: Path, base: str, task: str, seed: int, published: str | None) -> LanguageModel:
+    """Return the network that learns a task; by default an AWD-LSTM of WORK's."""
     if base == "scratch":
+        if published is not None:
+            model = LanguageModel.load(published)
+            return LanguageModel.new(model.settings, model.tokenizer, seed=seed)
         shape = tomllib.loads((Path(__file__).parent / "transfer.toml").read_text())["model"]
         return LanguageModel.new(shape | DROPOUT, Tokenizer.load(work / "tok"), seed=seed)
-    general = work / "with-dropout"
-    if not general.exists():
-        shutil.copytree(work / "general/model", general)
-        config = json.loads((general / "config.json").read_text())
-        (general / "config.json").write_text(json.dumps(config | DROPOUT))
+    where = published or with_dropout(work)
     if base == "general":
-        return LanguageModel.load(general)
-    adapted = work / f"adapted-{task}"
+        return LanguageModel.load(where)
+    adapted = work / "-".join(["adapted", task, *([Path(published).name] if published else [])])
     if not (adapted / "model").is_dir():
         texts = [e.text for e in read_labelled_texts(work / f"{task}-train.jsonl")]
         adapt_to_domain(
-            Encoder(LanguageModel.load(general)),
+            Encoder(LanguageModel.load(where)),
             texts,
             output_dir=adapted,
             steps=STEPS[task],
-            learning_rate=2e-3,
+            learning_rate=5e-4 if published else 2e-3,
             unfreeze_original_rows=True,
             layer_decay=1 / 2.6**0.5,
         )
     return LanguageModel.load(adapted / "model")
 
 
-def run_one(work: Path, name: str, task: str, size: str, seed: int, rate: float | None) -> float:
+def with_dropout(work: Path) -> Path:
+    """Return the folder of the pre-trained AWD-LSTM with the dropout of fine-tuning."""
+    general = work / "with-dropout"
+    if not general.exists():
+        shutil.copytree(work / "general/model", general)
+        config = json.loads((general / "config.json").read_text())
+        (general / "config.json").write_text(json.dumps(config | DROPOUT))
+    return general
+
+
+def run_one(work: Path, name: str, seed: int, args: argparse.Namespace) -> float:
+    task, size, published = args.task, args.size, args.model
     settings = dict(SYSTEMS[name])
     base, recipe = str(settings.pop("base", "adapted")), str(settings.pop("recipe"))
     methods = FineTuning.of(recipe, unfreeze_original_rows=True, **settings)
     train = subset(read_labelled_texts(work / f"{task}-train.jsonl"), size, seed)
     test = read_labelled_texts(work / f"{task}-test.jsonl")
-    encoder = Encoder(base_model(work, base, task, seed), pooling="last", normalize=False)
+    network = base_model(work, base, task, seed, published)
+    encoder = Encoder(network, pooling="mean" if published else "last", normalize=False)
     model = TextClassifier(
         encoder, labels_of(train), concat_pooling=methods.concat_pooling, seed=seed
     )
-    rate = rate or RATES["ulmfit" if methods.layer_decay < 1 else "plain"]
+    rates = RATES if published is None else MODEL_RATES
+    kind = "ulmfit" if methods.layer_decay < 1 else "plain"
+    rate = args.rate or rates.get(base, rates[kind])
     config = task_config(
         batch_size=BATCH[size],
         learning_rate=rate,
@@ -187,14 +210,15 @@ def run(work: Path, args: argparse.Namespace) -> None:
     for seed in range(args.first_seed, args.seeds):
         todo = [n for n in SYSTEMS if not args.systems or n in args.systems.split("|")]
         for name in [*todo, "baselines"]:
-            key = (name, args.task, args.size, seed)
+            label = name if args.model is None or name == "baselines" else f"{args.model}: {name}"
+            key = (label, args.task, args.size, seed)
             if key in known:
                 continue
             began = time.process_time()
             if name == "baselines":
                 found = baselines(work, args.task, args.size, seed)
             else:
-                found = {name: run_one(work, name, args.task, args.size, seed, args.rate)}
+                found = {label: run_one(work, name, seed, args)}
             seconds = time.process_time() - began
             with results.open("a") as out:
                 for system, accuracy in found.items():
@@ -217,7 +241,7 @@ def table(work: Path) -> None:
     columns = sorted(found)
     print("| test error | " + " | ".join(f"{task} {size}" for task, size in columns) + " |")
     print("|---|" + "---:|" * len(columns))
-    for name in [*SYSTEMS, "TF-IDF + logistic regression", "majority label"]:
+    for name in dict.fromkeys(name for column in found.values() for name in column):
         cells = []
         for column in columns:
             errors = found[column].get(name, [])
@@ -240,6 +264,7 @@ def main() -> None:
     second.add_argument("--first-seed", type=int, default=0)
     second.add_argument("--systems", help="Names separated by |.")
     second.add_argument("--rate", type=float)
+    second.add_argument("--model", help="A published decoder instead of WORK's AWD-LSTM.")
     commands.add_parser("table").add_argument("work", type=Path)
     args = parser.parse_args()
     if args.command == "prepare":

@@ -80,8 +80,8 @@ SYSTEMS: dict[str, dict[str, object]] = {
     "… with λ 0.5": ULMFIT | {"lm_loss_weight": 0.5},
 }
 RATES = {"plain": 3e-3, "ulmfit": 8e-3}
-MODEL_RATES = {"scratch": 1e-3, "plain": 5e-4, "ulmfit": 5e-4}
-"""Of a published model: from scratch the better one of 5e-4 and 1e-3, from the model 5e-4."""
+MODEL_RATES = {"scratch": 1e-3, "plain": 5e-4, "ulmfit": 2e-3}
+"""Of a published model: from scratch the better one of 5e-4 and 1e-3."""
 
 
 def normalize(text: str) -> str:
@@ -171,7 +171,7 @@ def run_one(work: Path, name: str, seed: int, args: argparse.Namespace) -> float
         encoder, labels_of(train), concat_pooling=methods.concat_pooling, seed=seed
     )
     rates = RATES if published is None else MODEL_RATES
-    kind = "ulmfit" if methods.layer_decay < 1 else "plain"
+    kind = "ulmfit" if recipe == "ulmfit" and methods.layer_decay < 1 else "plain"
     rate = args.rate or rates.get(base, rates[kind])
     config = task_config(
         batch_size=BATCH[size],

@@ -95,8 +95,10 @@ class Sampling:
             scores: The logits.
             uniform: A random number from 0 to 1 for each row.
         """
-        count = min(self.top_k, scores.shape[-1]) or scores.shape[-1]
-        kept, tokens = self.filter(scores).topk(count)
+        kept = self.filter(scores)
+        if not 0 < self.top_k < scores.shape[-1]:
+            return _place(kept.softmax(-1), uniform)
+        kept, tokens = kept.topk(self.top_k)
         return tokens.gather(1, _place(kept.softmax(-1), uniform)[:, None])[:, 0]
 
 
@@ -126,10 +128,11 @@ class Mirostat:
 
 def _place(shares: Tensor, uniform: Tensor) -> Tensor:
     """Return the index where each row's cumulative sum exceeds `uniform`. (rows, n) to (rows,)."""
-    reached = shares.cumsum(-1)
-    place = (reached <= uniform[:, None] * reached[:, -1:]).sum(-1)
-    # With rounding, a number close to 1 could exceed the sum and select an excluded token.
-    return torch.minimum(place, (shares > 0).sum(-1) - 1)
+    reached = shares.cumsum(-1, dtype=torch.float64)
+    total = reached[:, -1:]
+    place = (reached <= uniform[:, None] * total).sum(-1)
+    # A number that is rounded to 1 selects the last token whose share is not zero.
+    return torch.minimum(place, (reached < total).sum(-1))
 
 
 def _keep_nucleus(scores: Tensor, top_p: float) -> Tensor:

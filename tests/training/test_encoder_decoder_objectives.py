@@ -220,6 +220,31 @@ def test_masks_replace_exactly_the_budget(words: int, ratio: float, mean: float,
     assert (first[1:] >= last[:-1]).all(), "spans do not overlap"
 
 
+def test_denoising_does_not_grow_a_text_beyond_its_room() -> None:
+    made = model("bart")
+    objective = Denoising(
+        made.network, made.tokenizer, poisson_lambda=1.0, permute_sentences=0.0, seed=1
+    )
+    text = np.full(62, made.tokenizer.encode("w1")[-1])
+    free = [len(objective.corrupt(text, np.random.default_rng(i))) for i in range(50)]
+    cut = [len(objective.corrupt(text, np.random.default_rng(i), room=62)) for i in range(50)]
+    assert max(free) > 62
+    assert cut == [min(length, 62) for length in free]
+
+
+def test_denoising_keeps_rows_as_long_as_the_positions() -> None:
+    made = model("bart")
+    longest = made.network.config.max_position_embeddings
+    rows = PackedRows(
+        torch.full((32, longest), made.tokenizer.encode("w1")[-1]),
+        torch.ones((32, longest), dtype=torch.long),
+        first=0,
+        sources=[0],
+    )
+    batch = Denoising(made.network, made.tokenizer, poisson_lambda=1.0).prepare(rows)
+    assert batch.input_ids.shape[1] == longest
+
+
 def test_denoising_restores_every_text() -> None:
     """The target is the text; masks stand for what is missing between their neighbours."""
     made = model("bart")

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
 from cli.program import idiolect_program
+from idiolect.cli.main import app
 from idiolect.encoding.encoder import Encoder
 from idiolect.encoding.text_reader import EncodingCounts
 from idiolect.errors import InputError
@@ -236,6 +238,27 @@ def test_chunks_and_tagged_files(tmp_path: Path) -> None:
     path.write_text("nothing here")
     with pytest.raises(InputError, match="no sentence with tags"):
         read_tagged(path)
+
+
+def test_command_cuts_tagged_words_at_the_length(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _encoder("bert").save(tmp_path / "model")
+    tagged = tmp_path / "tagged.txt"
+    tagged.write_text("\n".join(" ".join(f"w{i}_T" for i in range(20)) for _ in range(12)))
+    probed: list[int] = []
+
+    def run(encoder: Encoder, *_: object, tagged: list[TaggedSentence], **__: object) -> None:
+        probed.append(probe_words(encoder, tagged)[0].examples[0])
+        raise InputError("enough", hint="stop")
+
+    monkeypatch.setattr("idiolect.tasks.probes.probe_run.probe", run)
+    arguments = ["probe", str(tmp_path / "model"), "--report", str(tmp_path / "page.html")]
+    arguments += ["--tagged", str(tagged), "--max-length", "8"]
+    CliRunner().invoke(app, arguments)
+    # With the tokens around a text, at most eight: six words of each of eight training sentences.
+    assert probed
+    assert probed[0] <= 8 * 8
 
 
 @pytest.mark.slow

@@ -100,7 +100,9 @@ def probe(
     else:
         encoder = Encoder.load(model, device=local_device())
     if max_length is not None and max_length < encoder.max_length:
+        # The same object, since a classifier's task reads with it; tagged words need its limit.
         encoder.reader = encoder.with_changes(max_length=max_length).reader
+        encoder.max_length = max_length
     tagged_some = _some(sentences, len(sentences), seed)
     found = run(encoder, found_texts, tagged=tagged_some, task=task, seed=seed)
     write_atomic(report, probe_page(found, model).encode())

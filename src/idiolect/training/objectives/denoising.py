@@ -159,6 +159,7 @@ class Denoising(CorpusObjective):
         }
         self.pad_id, self.start = tokenizer.pad_token_id or 0, start_id(network)
         self._packed = network.packs_texts
+        self._longest: int = network.config.max_position_embeddings
 
     @staticmethod
     def missing_tokens(tokenizer: Tokenizer, **settings: Any) -> list[str]:
@@ -193,6 +194,7 @@ class Denoising(CorpusObjective):
                 ids[row, first:last],
                 random[row],
                 None if marks is None else marks[row, first:last],
+                room=self._longest - (stop - start) + (last - first) if self._longest else None,
             )
             source = np.concatenate([text[: first - start], corrupted, text[last - start :]])
             pairs[row].append(SourceTarget(source, text))
@@ -207,8 +209,17 @@ class Denoising(CorpusObjective):
         text: _Ids,
         random: np.random.Generator,
         sentence_ends: NDArray[np.bool_] | None = None,
+        *,
+        room: int | None = None,
     ) -> _Ids:
-        """Return a corrupted text. Shape: (tokens,) to (other tokens,)."""
+        """Return a corrupted text. Shape: (tokens,) to (other tokens,).
+
+        Args:
+            text: The ids.
+            random: The random generator.
+            sentence_ends: Mask of the tokens that end a sentence.
+            room: Maximum length of the result, at least that of the text; by default unlimited.
+        """
         if not len(text):
             return text
         starts = self._starts(text)
@@ -221,6 +232,12 @@ class Denoising(CorpusObjective):
             first, last = mask_spans(
                 random, starts, mask_ratio=self.mask_ratio, mean=self.poisson_lambda
             )
+            grown = len(text) + len(first) - int((last - first).sum())
+            if room is not None and grown > room:
+                # Inserted masks alone make a text longer, so enough of them can be left out.
+                empty = (first == last).nonzero()[0]
+                left_out = random.choice(empty, min(grown - room, len(empty)), replace=False)
+                first, last = np.delete(first, left_out), np.delete(last, left_out)
             text, starts = self._mask(text, starts, first, last)
         if self.delete_ratio:
             words = np.cumsum(starts) - 1

@@ -22,7 +22,7 @@ from idiolect.tasks.classify.text_classifier import TextClassifier
 from idiolect.tasks.probes.anisotropy import measure_anisotropy
 from idiolect.tasks.probes.attention_patterns import PATTERNS, attention_patterns
 from idiolect.tasks.probes.head_importance import head_importance, prune_heads, pruned
-from idiolect.tasks.probes.layer_probes import probe_texts, probe_words
+from idiolect.tasks.probes.layer_probes import _align, probe_texts, probe_words
 from idiolect.tasks.probes.layer_states import self_attentions, states_by_layer
 from idiolect.tasks.probes.linear_probe import LinearProbe
 from idiolect.tasks.probes.probe_report import summarize_probes
@@ -249,16 +249,15 @@ def test_command_cuts_tagged_words_at_the_length(
     probed: list[int] = []
 
     def run(encoder: Encoder, *_: object, tagged: list[TaggedSentence], **__: object) -> None:
-        probed.append(probe_words(encoder, tagged)[0].examples[0])
+        rows, _ = _align(encoder, tagged, 1000)
+        probed.append(max(map(len, rows)))
         raise InputError("enough", hint="stop")
 
     monkeypatch.setattr("idiolect.tasks.probes.probe_run.probe", run)
     arguments = ["probe", str(tmp_path / "model"), "--report", str(tmp_path / "page.html")]
     arguments += ["--tagged", str(tagged), "--max-length", "8"]
     CliRunner().invoke(app, arguments)
-    # With the tokens around a text, at most eight: six words of each of eight training sentences.
-    assert probed
-    assert probed[0] <= 8 * 8
+    assert probed == [8]
 
 
 @pytest.mark.slow

@@ -27,8 +27,9 @@ from idiolect.encoding.encoder import Encoder
 from idiolect.nn.lora import LoraConfig
 from idiolect.nn.prompt.attach_prompt import add_prompt
 from idiolect.nn.prompt.prompt_config import PromptConfig
+from idiolect.tasks.classify.classification_objective import ClassificationObjective
 from idiolect.tasks.classify.labelled_texts import labels_of
-from idiolect.tasks.classify.text_classifier import TextClassifier, _Classification
+from idiolect.tasks.classify.text_classifier import TextClassifier
 from idiolect.tasks.tag.tagged_texts import read_tagged_texts, span_labels
 from idiolect.tasks.tag.tagging_metrics import score_spans
 from idiolect.tasks.tag.tagging_objective import TaggingObjective
@@ -178,7 +179,7 @@ def _objective(model: Any, train: Any) -> tuple[Any, int]:
         return TaggingObjective(
             model.score_words, model.crf, pieces, [numbers[p.text][p.words] for p in pieces]
         ), len(pieces)
-    return _Classification(model, train, model.numbers(train), False), len(train)
+    return ClassificationObjective(model, train, model.numbers(train)), len(train)
 
 
 def table(records: list[dict[str, Any]]) -> None:

@@ -202,6 +202,21 @@ def test_top_level_names_resolve() -> None:
         idiolect.nothing_of_this_name  # noqa: B018
 
 
+def test_benchmarks_and_examples_import_what_exists() -> None:
+    """They run for minutes, so the tests do not run them; a name that moved would go unseen."""
+    files = [*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "examples").rglob("*.py")]
+    missing = [
+        f"{file.name}: {node.module}.{alias.name}"
+        for file in files
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("idiolect.")
+        for alias in node.names
+        if not hasattr(importlib.import_module(str(node.module)), alias.name)
+    ]
+    assert files
+    assert not missing
+
+
 def test_files_stay_short() -> None:
     long = {
         path.relative_to(ROOT).as_posix(): lines

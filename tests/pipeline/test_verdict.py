@@ -163,6 +163,15 @@ def test_the_index_uses_the_best_encoder_on_held_out_queries() -> None:
     )
 
 
+def test_a_tie_of_encoders_is_not_called_best() -> None:
+    metrics = judged((WORDS, 0.1, 0.01))
+    metrics["index"]["candidates"] = [
+        {"name": "tuning", "label": "with new tokens", "ndcg": 0.5},
+        {"name": "base", "label": "the base", "ndcg": 0.5},
+    ]
+    assert "kept out of tuning, as well as any other (nDCG@10 with" in judge(metrics).index
+
+
 def test_answers_that_training_has_seen_do_not_count() -> None:
     metrics = judged((WORDS, 0.2, 0.001), words=0.6, hybrid=0.8)
     evaluate = metrics["evaluate"]

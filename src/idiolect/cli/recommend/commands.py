@@ -239,7 +239,7 @@ def _table(figures: dict[str, Any]) -> str:
         lines += [f"{n:<{width}}{row['cold']['ndcg@10']:13.4f}" for n, row in systems.items()]
     seen = "left out" if figures["exclude_seen"] else "recommended too"
     lines.append(
-        f"{figures['cases']:,} cases, split by {figures['split']}; items of the history are {seen};"
+        f"{figures['cases']:,} {'case' if figures['cases'] == 1 else 'cases'}, split by {figures['split']}; items of the history are {seen};"
         f" p: paired test of nDCG@10 against {figures['model']}; cov.: coverage, nov.: novelty,"
         " pop.: share of popular items"
     )

@@ -262,9 +262,13 @@ def _index(metrics: Mapping[str, Any]) -> str:
             "and weights: ten or more pairs of a query and an item are needed."
         )
     queries = "one query that was" if kept == 1 else f"{kept:,} queries that were"
-    figures = ", ".join(f"{one['label']} {one['ndcg']:.3f}" for one in index["candidates"])
+    candidates = index["candidates"]
+    figures = ", ".join(f"{one['label']} {one['ndcg']:.3f}" for one in candidates)
+    best = max(one["ndcg"] for one in candidates)
+    is_tie = sum(one["ndcg"] == best for one in candidates) > 1
+    how = ", as well as any other" if is_tie else " best"
     return (
-        f"The index uses {encoder}, which ranked the answers of {queries} kept out of tuning best "
+        f"The index uses {encoder}, which ranked the answers of {queries} kept out of tuning{how} "
         f"({_MEASURE} {figures}). {uses}, by the lower bound of what vectors add to words for the "
         "same answers."
     )

@@ -195,6 +195,10 @@ def pretrain(
     pairs = is_for_pairs(str(choices.get("objective", "causal")))
     if languages is None and not pairs:
         refuse_unused(context, "there is one corpus; --languages names several", *_SAMPLING)
+    if pairs:
+        refuse_unused(context, "pairs are the lines of two files", "field", "per")
+    if config is not None:
+        refuse_unused(context, "--config trains new weights, all of them", "quantization")
     if config is None:
         start = LanguageModel.load(model, device=local_device(), quantization=quantization)
     else:

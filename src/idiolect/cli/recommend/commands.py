@@ -238,8 +238,9 @@ def _table(figures: dict[str, Any]) -> str:
         lines.append(f"targets without a training event ({figures['cold_cases']:,}), ndcg@10:")
         lines += [f"{n:<{width}}{row['cold']['ndcg@10']:13.4f}" for n, row in systems.items()]
     seen = "left out" if figures["exclude_seen"] else "recommended too"
+    cases = "1 case" if figures["cases"] == 1 else f"{figures['cases']:,} cases"
     lines.append(
-        f"{figures['cases']:,} {'case' if figures['cases'] == 1 else 'cases'}, split by {figures['split']}; items of the history are {seen};"
+        f"{cases}, split by {figures['split']}; items of the history are {seen};"
         f" p: paired test of nDCG@10 against {figures['model']}; cov.: coverage, nov.: novelty,"
         " pop.: share of popular items"
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from idiolect.cli.refusals import refuse_unused
 from idiolect.cli.tasks.task_options import (
     AdaptationOption,
     ErrorsOption,
@@ -31,6 +32,7 @@ from idiolect.cli.training_options import (
     local_device,
     lora_config,
 )
+from idiolect.text.records import has_fields
 from idiolect.text.skipped import MAX_UNREADABLE
 
 if TYPE_CHECKING:
@@ -98,6 +100,7 @@ def train(
     config = task_settings(
         context, adaptation, batch_size, learning_rate, precision, save_steps, seed
     )
+    _refuse_columns(context, file)
     texts = _read(file, True, file_scheme, token_column, tag_column, max_unreadable)
     base = load_base(encoder, max_length, bidirectional=bidirectional)
     labels = span_labels(texts)
@@ -114,6 +117,7 @@ def train(
 
 
 def predict(
+    context: typer.Context,
     model: _ModelArgument,
     file: _TaggedFile,
     out: PredictionsOption,
@@ -129,6 +133,7 @@ def predict(
     from idiolect.tasks.tag.tagged_texts import TaggedText, write_tagged_texts
     from idiolect.tasks.tag.text_tagger import TextTagger
 
+    _refuse_columns(context, file)
     texts = _read(file, False, None, token_column, -1, max_unreadable)
     found = TextTagger.load(model, device=local_device()).predict(texts, progress=True)
     tagged = [TaggedText(t.text, t.words, f.spans) for t, f in zip(texts, found, strict=True)]
@@ -138,6 +143,7 @@ def predict(
 
 
 def evaluate(
+    context: typer.Context,
     model: _ModelArgument,
     file: _TaggedFile,
     train_file: Annotated[
@@ -163,6 +169,7 @@ def evaluate(
     from idiolect.tasks.tag.training_dictionary import TrainingDictionary
     from idiolect.text.files import write_atomic
 
+    _refuse_columns(context, file, *([train_file] if train_file else []))
     columns = (file_scheme, token_column, tag_column, max_unreadable)
     texts = _read(file, True, *columns)
     known = train_file and _read(train_file, True, *columns)
@@ -190,6 +197,7 @@ def evaluate(
 
 
 def convert(
+    context: typer.Context,
     file: _TaggedFile,
     out: Annotated[Path, typer.Argument(help="CoNLL file, or JSON Lines if it ends in .jsonl.")],
     to: Annotated[_Scheme, typer.Option(help="The scheme of a CoNLL file.")] = "iob2",
@@ -204,10 +212,20 @@ def convert(
     """
     from idiolect.tasks.tag.tagged_texts import write_tagged_texts
 
+    _refuse_columns(context, file)
+    if has_fields(out):
+        refuse_unused(context, f"{out.suffix} files have offsets instead of tags", "to")
     texts = _read(file, True, file_scheme, token_column, tag_column, max_unreadable)
     write_tagged_texts(out, texts, to)
     spans = sum(len(text.spans or ()) for text in texts)
     typer.echo(f"{len(texts):,} texts with {spans:,} spans are in {out}")
+
+
+def _refuse_columns(context: typer.Context, *files: Path) -> None:
+    """Refuse the options of CoNLL files if all files are files of records."""
+    if all(has_fields(file) for file in files):
+        reason = f"{files[0].suffix} files have the fields text and spans"
+        refuse_unused(context, reason, "token_column", "tag_column", "file_scheme")
 
 
 def _show(scores: dict[str, TaggingScores], count: int) -> None:

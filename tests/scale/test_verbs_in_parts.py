@@ -59,7 +59,7 @@ def test_an_audit_in_parts_is_that_of_one_process(tmp_path: Path, layout: str) -
     one = audit(make(layout), Corpus(corpus), Corpus(general), ["metformin"])
     parted = audit_on_ray(
         str(tmp_path / "tokenizer"), [corpus], "auto",
-        general=[general], glossary=["metformin"], part_bytes=500,
+        general=[general], glossary=["metformin"], part_bytes=4000,
     )  # fmt: skip
     assert audit_record(parted) == audit_record(one)
     chosen, expected = parted.choose(30), one.choose(30)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 
 import pytest
 import transformers
@@ -101,15 +102,13 @@ def test_one_pattern_cuts_like_the_sequence(name: str) -> None:
 def test_any_text_is_cut_like_the_sequence(text: str) -> None:
     text = text.encode("utf-8", "ignore").decode()
     for name in SEQUENCES:
-        ours, theirs = combined_once(name), make(name).engine.pre_tokenizer
+        ours, theirs = both_once(name)
         assert pieces(ours, text) == pieces(theirs, text), name
 
 
-_combined: dict[str, pre_tokenizers.PreTokenizer] = {}
-
-
-def combined_once(name: str) -> pre_tokenizers.PreTokenizer:
-    return _combined.setdefault(name, _combined.get(name) or combined(name))
+@lru_cache
+def both_once(name: str) -> tuple[pre_tokenizers.PreTokenizer, pre_tokenizers.PreTokenizer]:
+    return combined(name), make(name).engine.pre_tokenizer
 
 
 def test_new_entries_do_not_change_which_sequence_it_was() -> None:

@@ -137,6 +137,12 @@ def test_from_nothing(folder: Path) -> None:
     assert not trained.network.tokens.weight.equal(fresh.network.tokens.weight)  # type: ignore[arg-type,operator]
 
 
+def test_new_weights_are_not_quantized(folder: Path) -> None:
+    sources = [str(folder / "tokenizer"), str(folder / "text.txt"), "-o", str(folder / "run")]
+    with pytest.raises(IdiolectError, match="--quantization would have no effect: --config"):
+        _run(folder, *sources, "--config", str(folder / "new.toml"), "--quantization", "int8")
+
+
 @pytest.mark.parametrize(
     ("toml", "words"),
     [

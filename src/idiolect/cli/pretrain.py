@@ -197,11 +197,10 @@ def pretrain(
         refuse_unused(context, "there is one corpus; --languages names several", *_SAMPLING)
     if pairs:
         refuse_unused(context, "pairs are the lines of two files", "field", "per")
-    if config is not None:
-        refuse_unused(context, "--config trains new weights, all of them", "quantization")
     if config is None:
         start = LanguageModel.load(model, device=local_device(), quantization=quantization)
     else:
+        refuse_unused(context, "--config trains new weights, all of them", "quantization")
         start = _new(shape, model, plan.seed)
     text = RunText(
         sources,

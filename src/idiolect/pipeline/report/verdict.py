@@ -266,7 +266,7 @@ def _index(metrics: Mapping[str, Any]) -> str:
     figures = ", ".join(f"{one['label']} {one['ndcg']:.3f}" for one in candidates)
     best = max(one["ndcg"] for one in candidates)
     is_tie = sum(one["ndcg"] == best for one in candidates) > 1
-    how = ", as well as any other" if is_tie else " best"
+    how = " no worse than any other" if is_tie else " best"
     return (
         f"The index uses {encoder}, which ranked the answers of {queries} kept out of tuning{how} "
         f"({_MEASURE} {figures}). {uses}, by the lower bound of what vectors add to words for the "

@@ -339,6 +339,15 @@ def test_the_best_system_is_marked_and_controls_are_apart(page):
     assert page.count('<tr class="control">') == 1
 
 
+def test_only_controls_that_were_trained_are_named(page, tmp_path):
+    assert "where a gain comes from: the new tokens without training." in page
+    metrics = figures()
+    systems = metrics["evaluate"]["systems"]
+    systems.append(system("plain.tuning", "no new tokens", 0.5, control=True))
+    page = write_report(write_run(tmp_path, metrics)).read_text()
+    assert "where a gain comes from: the same training without new tokens, " in page
+
+
 def test_charts_are_drawn_for_wide_and_narrow_screens(page):
     for width in ("wide", "narrow"):
         names = re.findall(rf'<div class="{width}"><svg [^>]*aria-label="([^".]*)', page)

@@ -1,11 +1,14 @@
 """Speed and memory of alignment beside trl, on texts of mixed lengths.
 
-    python benchmarks/alignment.py MODEL PREFERENCES [STEPS [sft] [dpo] [ppo]]
+    python benchmarks/alignment.py MODEL PREFERENCES [STEPS [sft] [dpo] [ppo] [ppo-critic]]
 
 `sft` and `dpo`: seconds a step and peak memory of this package and of trl, each side in a process
 of its own, in alternation, with the same model, texts, batch, order of magnitude of work and one
 thread; DPO's reference is computed before on both sides and not timed. `ppo`: tokens a second of
-rollout and four updates, beside a loop over `generate` of transformers with the same sizes.
+rollout and four updates, beside a loop over `generate` of transformers with the same sizes, whose
+values are read from the policy's hidden states, as here. `ppo-critic`: the same, beside such a loop
+with the parts of the PPOTrainer of earlier trl: the critic is a second network, trained as
+well, and the log-probabilities of a rollout are those of its generation.
 MODEL must be a folder that both read, such as assets/idiolect-base; PREFERENCES a file in any form
 that `idiolect align dpo` reads, such as llamafactory_dpo_en_demo.json.gz. STEPS is at least 3.
 """
@@ -128,25 +131,51 @@ def our_ppo(model: str, data: str, rollouts: int) -> list[float]:
     return [after - before for before, after in pairwise(stamps[1:])]
 
 
-def their_ppo(model: str, data: str, rollouts: int) -> list[float]:
+def their_ppo(model: str, data: str, rollouts: int, *, own_critic: bool) -> list[float]:
     import torch
     import torch.nn.functional as F
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
     policy, reference = (
         AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32) for _ in range(2)
     )
     value = torch.nn.Linear(policy.config.hidden_size, 1)
-    optimizer = torch.optim.AdamW([*policy.parameters(), *value.parameters()], lr=1e-6)
+    trained = [*policy.parameters(), *value.parameters()]
+    if own_critic:
+        critic = AutoModel.from_pretrained(model, dtype=torch.float32)
+        trained += critic.parameters()
+    optimizer = torch.optim.AdamW(trained, lr=1e-6)
     texts = [row["prompt"][:120] for row in rows(data)]
     seconds = []
 
-    def scores(network: Any, ids: Any, mask: Any, start: int) -> tuple[Any, Any]:
+    def gathered(logits: Any, ids: Any) -> Any:
+        return logits.log_softmax(-1).gather(-1, ids[..., None])[..., 0]
+
+    def log_probs(network: Any, ids: Any, mask: Any, start: int) -> tuple[Any, Any]:
         output = network(input_ids=ids, attention_mask=mask, output_hidden_states=True)
-        logs = output.logits[:, start - 1 : -1].log_softmax(-1)
-        own = logs.gather(-1, ids[:, start:, None])[..., 0]
-        return own, value(output.hidden_states[-1][:, start - 1 : -1])[..., 0]
+        own = gathered(output.logits[:, start - 1 : -1], ids[:, start:])
+        return own, output.hidden_states[-1]
+
+    def scores(ids: Any, mask: Any, start: int) -> tuple[Any, Any]:
+        logs, hidden = log_probs(policy, ids, mask, start)
+        if own_critic:
+            hidden = critic(input_ids=ids, attention_mask=mask).last_hidden_state
+        return logs, value(hidden[:, start - 1 : -1])[..., 0]
+
+    def write(inputs: Any, start: int) -> tuple[Any, ...]:
+        """Generate; return tokens, mask, log-probabilities and values."""
+        sizes = {"do_sample": True, "top_k": 0, "max_new_tokens": NEW}
+        if not own_critic:
+            ids = policy.generate(**inputs, **sizes)
+            mask = F.pad(inputs["attention_mask"], (0, ids.shape[1] - start), value=1)
+            return ids, mask, *scores(ids, mask, start)
+        found = policy.generate(**inputs, **sizes, return_dict_in_generate=True, output_logits=True)
+        ids = found.sequences
+        mask = F.pad(inputs["attention_mask"], (0, ids.shape[1] - start), value=1)
+        hidden = critic(input_ids=ids, attention_mask=mask).last_hidden_state
+        old = gathered(torch.stack(found.logits, 1), ids[:, start:])
+        return ids, mask, old, value(hidden[:, start - 1 : -1])[..., 0]
 
     for number in range(rollouts):
         began = time.perf_counter()
@@ -155,14 +184,12 @@ def their_ppo(model: str, data: str, rollouts: int) -> list[float]:
         inputs.pop("token_type_ids", None)
         start = inputs["input_ids"].shape[1]
         with torch.no_grad():
-            ids = policy.generate(**inputs, do_sample=True, top_k=0, max_new_tokens=NEW)
-            mask = F.pad(inputs["attention_mask"], (0, ids.shape[1] - start), value=1)
-            old, values = scores(policy, ids, mask, start)
-            base, _ = scores(reference, ids, mask, start)
+            ids, mask, old, values = write(inputs, start)
+            base, _ = log_probs(reference, ids, mask, start)
         rewards = -0.15 * (old - base)
         advantages = (rewards - values) / (rewards - values).std().clamp(min=1e-8)
         for _ in range(4):
-            logs, now = scores(policy, ids, mask, start)
+            logs, now = scores(ids, mask, start)
             ratio = (logs - old).exp()
             loss = -torch.min(ratio * advantages, ratio.clamp(0.8, 1.2) * advantages).mean()
             loss = loss + 0.1 * (now - rewards).square().mean()
@@ -179,8 +206,12 @@ def main() -> None:
         import torch
 
         torch.set_num_threads(1)
-        if kind == "ppo":
-            seconds = (our_ppo if side == "ours" else their_ppo)(model, data, int(steps))
+        if kind.startswith("ppo"):
+            if side == "ours":
+                seconds = our_ppo(model, data, int(steps))
+            else:
+                critic = kind == "ppo-critic"
+                seconds = their_ppo(model, data, int(steps), own_critic=critic)
         else:
             tune = our_tuning if side == "ours" else their_tuning
             seconds = tune(kind, model, data, int(steps))
@@ -193,7 +224,7 @@ def main() -> None:
     steps = sys.argv[3] if len(sys.argv) > 3 else "8"
     data = write_texts(source)
     print(f"load {os.getloadavg()[0]:.1f}; medians of {ROUNDS} runs of {steps} steps", flush=True)
-    for kind in sys.argv[4:] or ["sft", "dpo", "ppo"]:
+    for kind in sys.argv[4:] or ["sft", "dpo", "ppo", "ppo-critic"]:
         found: dict[str, list[dict[str, float]]] = {"ours": [], "theirs": []}
         for _ in range(ROUNDS):
             for side, runs in found.items():
@@ -206,9 +237,9 @@ def main() -> None:
             {key: statistics.median(run[key] for run in runs) for key in ("seconds", "peak")}
             for runs in found.values()
         )
-        what = "a step" if kind != "ppo" else "a rollout with four updates"
+        what = "a step" if not kind.startswith("ppo") else "a rollout with four updates"
         rate = PROMPTS * NEW / ours["seconds"]
-        told = f" ({rate:,.0f} new tokens/s)" if kind == "ppo" else ""
+        told = f" ({rate:,.0f} new tokens/s)" if kind.startswith("ppo") else ""
         print(
             f"{kind}: {ours['seconds']:.2f} s {what}{told}, the other {theirs['seconds']:.2f} s: "
             f"{theirs['seconds'] / ours['seconds']:.2f} times as fast; peak memory "

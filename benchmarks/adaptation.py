@@ -49,6 +49,7 @@ from idiolect.training.training_config import TrainingConfig
 from idiolect.vocabulary.audit.audit import audit
 from idiolect.vocabulary.extend.extend import extend
 from paired import compare
+from record import figure
 
 ADDED, LENGTH, BATCH, PAIRS = 2_000, 512, 8, 3
 GPT2 = "gpt2"
@@ -216,6 +217,11 @@ def time_mode(scratch: Path, mode: str, setting: str, pairs: int, target: float)
     print(pair.line(f'train="{mode}", {setting}, {their_tokens} tokens', target), flush=True)
     speeds = [their_tokens / statistics.median(side) for side in (pair.ours, pair.theirs)]
     print(f"  tokens a second: ours {speeds[0]:.0f}, theirs {speeds[1]:.0f}", flush=True)
+    if (mode, setting) == ("rows+lora", "fp32"):
+        what = (
+            "adapting with rows and LoRA, tokens a second, as a multiple of transformers and peft"
+        )
+        figure("speed.lora", f"{speeds[0] / speeds[1]:.1f}", f"{what}, float32")
 
 
 def compare_memory(scratch: Path, mode: str, setting: str, most: float | None) -> None:

@@ -25,6 +25,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from record import figure
 from store import STORES, Lance, items, time_queries, vectors
 
 BATCH = 50
@@ -96,6 +97,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--stores", nargs="+", choices=KINDS, default=list(KINDS))
     options = parser.parse_args()
+    ratios = []
     for count in options.items:
         everything = items(0, vectors(count, 1))
         with tempfile.TemporaryDirectory() as place:
@@ -119,6 +121,17 @@ def main() -> None:
                             measure(kind, folder / "used", rate, options.readers, options.seconds)
                         )
             show(count, results, options)
+            if 500 in options.rates and {"idiolect", "LanceDB"} <= set(options.stores):
+                ours, theirs = (
+                    np.median([run[0] for run in results[500, kind]])
+                    for kind in ("idiolect", "LanceDB")
+                )
+                ratios.append(ours / theirs)
+    if ratios:
+        low, high = round(min(ratios)), round(max(ratios))
+        what = "queries a second of the embedded store while another process writes 500 a second"
+        sizes = f"{min(options.items):,} to {max(options.items):,} items"
+        figure("store.writing", f"{low} to {high}", f"{what}, as a multiple of LanceDB, {sizes}")
 
 
 def show(count: int, results: Any, options: argparse.Namespace) -> None:

@@ -15,7 +15,6 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -66,9 +65,9 @@ class Study:
     _judged: dict[str, tuple[Judged, Words]] = field(default_factory=dict)
     _static: dict[tuple[str, str], LanguageModel] = field(default_factory=dict)
 
-    @cached_property
+    @property
     def model(self) -> LanguageModel:
-        """The language model."""
+        """The language model as published, loaded anew: training changes a model in place."""
         return LanguageModel.load(self.base)
 
     def run(self, collections: Sequence[str], parts: Sequence[str] = PARTS) -> None:

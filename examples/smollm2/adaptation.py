@@ -6,6 +6,7 @@ import gzip
 import json
 import random
 import shutil
+from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from itertools import accumulate
 from pathlib import Path
@@ -87,10 +88,15 @@ def adapt(
     out.mkdir(parents=True, exist_ok=True)
     shuffled = sorted(corpus)
     random.Random(0).shuffle(shuffled)
-    model = grown(base, terms, variant)
-    if model is base and "base" not in figures:
-        note("base", _bits(model, texts))
-    if model is not base:
+    if variant == "none":
+        # Training changes a model in place, and the base is compared with it afterwards.
+        model = LanguageModel(
+            deepcopy(base.network), base.tokenizer, base.settings, base.companions
+        )
+        if "base" not in figures:
+            note("base", _bits(model, texts))
+    else:
+        model = grown(base, terms, variant)
         if "untrained" not in figures:
             note("untrained", _bits(model, texts))
         if not (out / "distilled").exists():

@@ -95,6 +95,8 @@ def test_measures_every_step_and_does_none_twice(study: Any) -> None:
     assert vocabulary["new"]["checks"]["domain"]["saving"] > 0.1
     language = {t: read(folder / f"adapted.{t}" / "language.json") for t in ("none", "new")}
     assert language["new"]["pretraining"]["original_rows_identical"]
+    # The base, which it is compared with, was not trained as well.
+    assert language["none"]["pretraining"]["forgetting"]["divergence"] > 0
     sizes = {t: one["pretraining"]["domain"]["bytes"] for t, one in language.items()}
     assert sizes["new"] == sizes["none"]
     # Only the items of one query are in training.
@@ -112,6 +114,12 @@ def test_measures_every_step_and_does_none_twice(study: Any) -> None:
     study.run(["scifact"], parts)
     assert len(log.read_text().splitlines()) == len(steps) + 1
     assert tuned.read_bytes() == before
+
+
+def test_no_encoder_trains_the_model_of_another(study: Any) -> None:
+    one, other = (study._model("cranfield", "two", "none", "pretraining") for _ in range(2))
+    shared = {weight.data_ptr() for weight in one.network.parameters()}
+    assert not shared & {weight.data_ptr() for weight in other.network.parameters()}
 
 
 def test_new_tokens_leave_static_vectors_as_they_were(study: Any) -> None:

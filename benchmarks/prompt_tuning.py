@@ -231,7 +231,7 @@ def plot(records: list[dict[str, Any]], path: Path) -> None:
                 ]
                 if not rows:
                     continue
-                place = max(rows[0]["trained"], 1000)
+                place = rows[0]["trained"]
                 scores = [r["score"] for r in rows]
                 axis.plot([place] * len(scores), scores, marker, color=colour, alpha=0.4)
                 axis.plot(place, np.mean(scores), marker, color=colour, markersize=9)
@@ -244,7 +244,9 @@ def plot(records: list[dict[str, Any]], path: Path) -> None:
                         textcoords="offset points",
                         fontsize=8,
                     )
-        axis.set(xscale="log", title=title, xlabel="trained parameters beside the new layer")
+        axis.set_xscale("symlog", linthresh=1000)
+        axis.set_xticks([0, 1e3, 1e4, 1e5, 1e6, 1e7])
+        axis.set(title=title, xlabel="trained parameters beside the new layer")
         axis.margins(0.15)
     axes[0].plot([], [], "o", color="#1f77b4", label="idiolect")
     axes[0].plot([], [], "x", color="#d62728", label="peft")

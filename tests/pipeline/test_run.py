@@ -34,7 +34,7 @@ from idiolect.pipeline.stages.index_stage import graph_curve, open_index
 from idiolect.pipeline.stages.tune_stage import without_tests
 from idiolect.text.corpus import Corpus
 from idiolect.text.file_record import FileRecord
-from pipeline.runs import FORKS, hold, run_on_full_disk, start
+from pipeline.runs import FORKS, hold, killed_at_the_first_record, run_on_full_disk, start
 from pipeline.shop import COMMON, KINDS, change, open_shop, table, write
 
 
@@ -497,6 +497,17 @@ def test_a_folder_with_other_files_is_not_changed(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds files that do not belong to a run"):
         run(config)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.txt"]
+
+
+def test_a_run_that_was_killed_before_its_first_record_is_no_other_file(tmp_path: Path) -> None:
+    process = FORKS.Process(target=killed_at_the_first_record, args=(tmp_path / "run",))
+    process.start()
+    process.join()
+    assert process.exitcode == 9
+    left = {path.name for path in (tmp_path / "run").iterdir()}
+    assert left == {".lock", ".manifest.json.new"}
+    with RunDirectory(tmp_path / "run").locked("[data]"):
+        assert (tmp_path / "run" / "manifest.json").exists()
 
 
 def test_two_runs_in_one_folder(tmp_path: Path) -> None:

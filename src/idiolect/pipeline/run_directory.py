@@ -43,6 +43,7 @@ FORMAT = 2
 _INPUTS = "inputs.json"
 _OUTPUTS = "outputs.json"
 _METRICS = "metrics.json"
+_MANIFEST = "manifest.json"
 _ABOUT_THE_RUN = (_INPUTS, _METRICS, "metrics.jsonl", "run.json")
 """Files with times and paths, which differ even if the result is the same."""
 
@@ -98,7 +99,7 @@ class RunDirectory:
     @property
     def manifest_path(self) -> Path:
         """Path of the manifest: versions, and finished stages."""
-        return self.path / "manifest.json"
+        return self.path / _MANIFEST
 
     @property
     def metrics_path(self) -> Path:
@@ -146,8 +147,9 @@ class RunDirectory:
             file.truncate(0)
             file.write(f"{os.getpid()}\n")
             file.flush()
-            (self.path / "stages").mkdir(exist_ok=True)
+            # First: what a run leaves that is killed before it must not look like other files.
             self._write_manifest()
+            (self.path / "stages").mkdir(exist_ok=True)
             write_atomic(self.path / "idiolect.toml", config.encode())
             yield
 
@@ -324,7 +326,8 @@ class RunDirectory:
         return self.path / "stages" / f".{name}.partial"
 
     def _other_files(self) -> bool:
-        return any(path.name != ".lock" for path in self.path.iterdir())
+        begun = (".lock", f".{_MANIFEST}.new")
+        return any(path.name not in begun for path in self.path.iterdir())
 
     def _write_manifest(self) -> None:
         self._manifest |= {

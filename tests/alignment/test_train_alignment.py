@@ -36,7 +36,12 @@ from idiolect.alignment.preference.preferences import (
 from idiolect.alignment.preference.train_preferences import preference_config, train_preferences
 from idiolect.alignment.reinforcement.policy_settings import PolicySettings
 from idiolect.alignment.reinforcement.prompts import PolicyPrompt
-from idiolect.alignment.reinforcement.rewards import AnswerReward, FunctionReward, SearchReward
+from idiolect.alignment.reinforcement.rewards import (
+    AnswerReward,
+    FunctionReward,
+    SearchReward,
+    load_reward,
+)
 from idiolect.alignment.reinforcement.train_policy import policy_config, train_policy
 from idiolect.errors import InputError, TrainingError
 from idiolect.generate.generator import Generation, Generator
@@ -380,6 +385,36 @@ def test_verifiers_and_search_as_rewards() -> None:
     reward = SearchReward(lambda queries: [ranked[query] for query in queries])
     found = reward(given, ["good", "second", " "])
     assert found == pytest.approx([1, 1 / math.log2(3), 0])
+
+
+def test_records_without_what_the_reward_needs_are_named_before_training(tmp_path: Path) -> None:
+    for reward, record in ((AnswerReward(), {"answer": " "}), (SearchReward(lambda q: []), {})):
+        complete = {"answer": "7", "relevant": {"a": 1}}
+        prompts = [PolicyPrompt(f"w{i}", record if i == 5 else complete) for i in range(8)]
+        settings = PolicySettings(max_new_tokens=2, num_generations=2)
+        with pytest.raises(InputError, match=r"1 of 8 have none .the first: 'w5'"):
+            train_policy(
+                models.model(grown=False), prompts, reward,
+                output_dir=tmp_path / "run", settings=settings, config=policy_config(batch_size=4),
+            )  # fmt: skip
+        assert not (tmp_path / "run").exists()
+
+
+def test_errors_in_a_reward_function_name_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "reward.txt"  # any ending; data classes look their module up
+    path.write_text(
+        "from __future__ import annotations\nimport dataclasses\n"
+        "@dataclasses.dataclass\nclass Word:\n    length: int\n"
+        "def score(prompts, completions, records):\n"
+        "    return [Word(len(text)).length for text in completions]\n"
+        "def wrong(prompts, completions, records):\n    return records[0]['key']\n"
+    )
+    assert load_reward(f"python:{path}:score")([PROMPTS[0]], ["w1"]) == [2]
+    with pytest.raises(TrainingError, match=r"raised KeyError: 'key' .reward.txt line 9"):
+        load_reward(f"python:{path}:wrong")([PROMPTS[0]], ["w1"])
+    path.write_text("import math\ndef score(:\n")
+    with pytest.raises(InputError, match=r"SyntaxError: .* .reward.txt line 2"):
+        load_reward(f"python:{path}:score")
 
 
 def test_only_conversations_give_a_model_a_chat_template(tmp_path: Path) -> None:

@@ -104,7 +104,8 @@ def train_policy(
     Raises:
         ConfigError: The model is not causal, a setting is out of its range, or the batch is not a
             multiple of the completions of a prompt.
-        InputError: The model has no end token, or there are too few prompts.
+        InputError: The model has no end token, there are too few prompts, or the reward misses
+            something in a record.
         CheckpointError: `output_dir` holds another run, or its checkpoint is damaged.
         TrainingError: The loss or a reward is not finite.
     """
@@ -120,6 +121,10 @@ def train_policy(
         )
     prompts = [wrapped(one, model.tokenizer, chat) for one in prompts]
     prompts, ids = _encode(model, prompts, settings, config)
+    for scorer in (reward, judge):
+        # Not in the rollout that happens to contain the record: the run could never continue.
+        if (check := getattr(scorer, "check", None)) is not None:
+            check(prompts)
     source = _source(len(prompts), settings, config)
     session = TrainingSession(
         model,

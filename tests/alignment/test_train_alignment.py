@@ -17,6 +17,7 @@ from idiolect.alignment.chat.conversations import Conversation
 from idiolect.alignment.chat.fine_tune import alignment_config, fine_tune
 from idiolect.alignment.chat.packed_conversations import pack_conversations
 from idiolect.alignment.chat.supervised import SupervisedTuning
+from idiolect.alignment.judging.pair_judges import AnswerPair, LikelihoodJudge
 from idiolect.alignment.preference.completion_batch import (
     CompletionBatch,
     EncodedCompletion,
@@ -428,3 +429,30 @@ def test_only_conversations_give_a_model_a_chat_template(tmp_path: Path) -> None
         )
         saved = LanguageModel.load(tmp_path / name / "model").tokenizer
         assert (find_chat_template(saved) is not None) == (name == "chat")
+
+
+def test_prompts_with_messages_give_a_model_a_chat_template(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Most published preferences have messages, and ORPO starts from models without a template."""
+    turns = ({"role": "user", "content": "w1"},)
+    pairs = [Preference(turns, "w2", "w3"), *PAIRS[:3]]
+    config = preference_config(batch_size=2, max_length=64)
+    train_preferences(
+        models.model(grown=False), pairs, output_dir=tmp_path / "orpo", steps=1, config=config,
+        settings=PreferenceSettings(loss="orpo"),
+    )  # fmt: skip
+    train_policy(
+        models.model(grown=False), [PolicyPrompt(turns)] * 2, FunctionReward(liked_words),
+        output_dir=tmp_path / "grpo", steps=1, config=policy_config(batch_size=4),
+        settings=PolicySettings(max_new_tokens=2, num_generations=2),
+    )  # fmt: skip
+    for name in ("orpo", "grpo"):
+        saved = LanguageModel.load(tmp_path / name / "model").tokenizer
+        assert find_chat_template(saved) is not None
+    assert capsys.readouterr().err.count("has no chat template") == 2
+    plain = AnswerPair("w1", "w2", "w3")
+    judge = LikelihoodJudge(models.model(grown=False))
+    before = judge([plain])
+    assert judge([AnswerPair(turns, "w2", "w3"), plain])[1] == pytest.approx(before[0])
+    assert judge([plain]) == pytest.approx(before)

@@ -13,7 +13,7 @@ from earlier answers). Then the text does not grow, and each answer becomes its 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,6 +21,7 @@ from idiolect.alignment.chat.conversations import Conversation, Message
 from idiolect.errors import CheckpointError
 from idiolect.generate.prompts.chat_template import find_chat_template, render_chat
 from idiolect.text.tokenizers.tokenizer import Tokenizer
+from idiolect.training.progress import notice
 
 __all__ = [
     "PLAIN_TEMPLATE",
@@ -30,6 +31,7 @@ __all__ = [
     "encode_conversation",
     "encode_prompt",
     "give_template",
+    "prepare_prompts",
 ]
 
 LossOn = Literal["completion", "all"]
@@ -66,6 +68,12 @@ def give_template(tokenizer: Tokenizer) -> bool:
         return False
     tokenizer.settings["chat_template"] = PLAIN_TEMPLATE
     return True
+
+
+def prepare_prompts(tokenizer: Tokenizer, prompts: Iterable[str | Sequence[Message]]) -> None:
+    """Give a model without a chat template a plain one if a prompt has messages, with a notice."""
+    if any(not isinstance(one, str) for one in prompts) and give_template(tokenizer):
+        notice("the model has no chat template; it gets a plain one for the prompts with messages")
 
 
 def encode_conversation(

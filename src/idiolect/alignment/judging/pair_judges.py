@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from idiolect.alignment.chat.chat_encoding import prepare_prompts
 from idiolect.alignment.preference.completion_batch import (
     CompletionBatch,
     EncodedCompletion,
@@ -26,6 +27,7 @@ from idiolect.alignment.preference.train_preferences import encode_sides, wrappe
 from idiolect.alignment.reward.reward_model import RewardModel
 from idiolect.errors import InputError
 from idiolect.generate.model_defaults import find_context_length
+from idiolect.generate.prompts.chat_template import find_chat_template
 from idiolect.models.language_model import LanguageModel
 from idiolect.search.answers.writers import EndpointWriter
 from idiolect.training.progress import track
@@ -97,15 +99,21 @@ class LikelihoodJudge:
     def __init__(self, model: LanguageModel) -> None:
         self.model = model
         self._longest = find_context_length(model) or 2048
+        # A template given for some prompts must not change how plain ones are read.
+        self._chats = find_chat_template(model.tokenizer) is not None
 
     def __call__(self, pairs: Sequence[AnswerPair]) -> NDArray[np.float64]:
         """Return σ of the difference of mean log-probabilities."""
         means = np.zeros((len(pairs), 2))
         network, tokenizer = self.model.network, self.model.tokenizer
         sides = []
-        for pair in pairs:
-            given = wrapped(Preference(pair.prompt, pair.first, pair.second), tokenizer)
-            both = encode_sides(tokenizer, given.prompt, (pair.first, pair.second))
+        given = [
+            wrapped(Preference(one.prompt, one.first, one.second), tokenizer, self._chats)
+            for one in pairs
+        ]
+        prepare_prompts(tokenizer, (one.prompt for one in given))
+        for one in given:
+            both = encode_sides(tokenizer, one.prompt, (one.chosen, one.rejected))
             sides.append([self._cut(side) for side in both])
         order = sorted(range(len(sides)), key=lambda i: max(map(len, sides[i])))
         starts = range(0, len(order), _AT_ONCE)

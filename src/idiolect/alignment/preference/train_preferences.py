@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from idiolect.alignment.chat.chat_encoding import encode_completion
+from idiolect.alignment.chat.chat_encoding import encode_completion, prepare_prompts
 from idiolect.alignment.chat.fine_tune import longest_text
 from idiolect.alignment.preference.completion_batch import EncodedCompletion, score_texts
 from idiolect.alignment.preference.preference_objective import (
@@ -70,7 +70,7 @@ def train_preferences(
 
     The reference model is the given model. Its log-probabilities are computed once, before
     training, and kept in `output_dir`, so no second model is in memory. Original embedding rows
-    stay unchanged.
+    stay unchanged. A model without a chat template gets a plain one if a prompt has messages.
 
     Args:
         model: The policy, whose network is changed in place; or a name or path to load.
@@ -103,6 +103,7 @@ def train_preferences(
     if steps is None and check_whole(epochs, "epochs") < 1:
         raise ConfigError(f"epochs is {epochs}", hint="choose at least 1")
     data = [wrapped(one, model.tokenizer, chat) for one in data]
+    prepare_prompts(model.tokenizer, (one.prompt for one in data))
     length = longest_text(model, config)
     examples, used = _encode(model, data, length)
     good = [one.good for one in used if isinstance(one, JudgedCompletion)]

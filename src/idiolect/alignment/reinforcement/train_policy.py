@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from idiolect.alignment.chat.chat_encoding import encode_prompt
+from idiolect.alignment.chat.chat_encoding import encode_prompt, prepare_prompts
 from idiolect.alignment.preference.train_preferences import wrapped
 from idiolect.alignment.reinforcement.policy_objective import (
     PolicyObjective,
@@ -120,6 +120,7 @@ def train_policy(
             hint="fine-tune it first (idiolect align sft), or name one in its generation config",
         )
     prompts = [wrapped(one, model.tokenizer, chat) for one in prompts]
+    prepare_prompts(model.tokenizer, (one.prompt for one in prompts))
     prompts, ids = _encode(model, prompts, settings, config)
     for scorer in (reward, judge):
         # Not in the rollout that happens to contain the record: the run could never continue.

@@ -35,6 +35,7 @@ from idiolect.training.frozen_rows import fingerprint
 from idiolect.training.objectives.causal import language_loss
 from idiolect.training.objectives.objective import RowwiseObjective
 from idiolect.training.optim import Train
+from idiolect.training.progress import notice
 from idiolect.training.session import TrainingSession
 from idiolect.training.training_config import TrainingConfig
 
@@ -111,7 +112,8 @@ def tune_prompt(
         lora: Rank and target modules of the adapters.
         epochs: Number of epochs over the examples.
         steps: Number of steps, instead of `epochs`.
-        config: Training settings, by default `tuning_config(adaptation)`.
+        config: Training settings, by default `tuning_config(adaptation)`. A row longer than
+            `max_length` or the model's context loses its beginning; they are counted.
         base: Name of the base model, stored with a saved prompt.
 
     Raises:
@@ -132,6 +134,8 @@ def tune_prompt(
     prompt = prompt or PromptConfig(method=method)
     if adaptation in ("prompt", "prefix") and prompt.method != adaptation:
         raise ConfigError(f"a {prompt.method} for adaptation {adaptation}", hint="use one of them")
+    added = prompt.num_virtual_tokens if _TRAINED[adaptation] == "prompt" else 0
+    _report_cut(model, task, examples, config, 0 if prompt_of(model.network) else added)
     source = ShuffledEpochs(len(examples), rows=config.batch_size, seed=config.seed)
     session = TrainingSession(
         model,
@@ -163,6 +167,27 @@ def tune_prompt(
 
     session.publish(save)
     return model
+
+
+def _report_cut(
+    model: LanguageModel,
+    task: PromptTask,
+    examples: Sequence[LabelledText],
+    config: TrainingConfig,
+    virtual_tokens: int,
+) -> None:
+    """Print how many rows lose their beginning, where the instruction is."""
+    room = find_context_length(model)
+    longest = config.max_length if room is None else min(config.max_length, room - virtual_tokens)
+    rows = model.tokenizer.encode_batch(
+        [
+            task.template.render(one, task.demonstrations) + task.template.answer(str(one.label))
+            for one in examples
+        ]
+    )
+    # The last token of an answer is predicted and not read.
+    if cut := sum(len(ids) - 1 > longest for ids in rows):
+        notice(f"{cut:,} of {len(examples):,} examples are cut to their last {longest} tokens")
 
 
 class AnswerObjective(RowwiseObjective):

@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F
 
 from cli.program import idiolect_program
-from idiolect.cli.prompting import evaluating
+from idiolect.cli.prompting import evaluating, tuning
 from idiolect.cli.prompting.task_options import find_task
 from idiolect.errors import CheckpointError, ConfigError, InputError
 from idiolect.generate.generator import Generator
 from idiolect.models.language_model import LanguageModel
+from idiolect.nn.prompt.attach_prompt import add_prompt, prompt_of
 from idiolect.nn.prompt.prompt_config import PromptConfig
 from idiolect.prompting.prompt_evaluation import evaluate_prompt
 from idiolect.prompting.prompt_task import PromptTask
@@ -246,3 +247,29 @@ def test_evaluated_texts_are_no_demonstrations(capsys: pytest.CaptureFixture[str
     pool = [LabelledText(f"w{number}", "a") for number in range(4)]
     assert evaluating._without(pool, [LabelledText("w2", "b")]) == [pool[0], pool[1], pool[3]]
     assert "1 of 4 examples of the pool are evaluated texts" in capsys.readouterr().err
+
+
+def test_virtual_tokens_are_trained_further_or_refused(tmp_path: Path) -> None:
+    """Other methods would save the virtual tokens alone, without what they trained."""
+    model = models.model("llama", grown=False)
+    add_prompt(model.network, PromptConfig(num_virtual_tokens=3))
+    for adaptation, prompt in (
+        ("lora", None),
+        ("full", None),
+        ("prefix", None),
+        ("prompt", PromptConfig(num_virtual_tokens=5)),
+    ):
+        with pytest.raises(ConfigError, match="already has a prompt of 3 virtual tokens"):
+            tune_prompt(
+                model, TASK, examples(4), output_dir=tmp_path / "no", adaptation=adaptation,  # type: ignore[arg-type]
+                prompt=prompt,
+            )  # fmt: skip
+    before = prompt_of(model.network).table().clone()  # type: ignore[union-attr]
+    tune_prompt(model, TASK, examples(4), output_dir=tmp_path / "run", steps=1, base="base")
+    after = prompt_of(model.network).table()  # type: ignore[union-attr]
+    assert after.shape == before.shape
+    assert not torch.equal(after, before)
+    # The base of a prompt that was tuned twice is a model, for peft as well.
+    assert tuning._base_of(str(tmp_path / "run/model")) == "base"
+    assert tuning._base_of("smollm2") == "smollm2"
+    assert tuning._base_of(str(tmp_path)) == str(tmp_path.resolve())

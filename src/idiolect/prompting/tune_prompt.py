@@ -26,6 +26,7 @@ from idiolect.nn.lora import LoraConfig
 from idiolect.nn.network import Network
 from idiolect.nn.prompt.attach_prompt import prompt_of
 from idiolect.nn.prompt.prompt_config import PromptConfig
+from idiolect.nn.prompt.virtual_tokens import PrefixTokens
 from idiolect.prompting.prompt_task import PromptTask
 from idiolect.tasks.classify.labelled_texts import LabelledText, fingerprint_texts
 from idiolect.tasks.harness.likelihood import encode_ending
@@ -108,7 +109,8 @@ def tune_prompt(
         output_dir: The run's folder. What was trained is in `output_dir/model`: the virtual tokens
             alone, or the whole model.
         adaptation: Which parameters train.
-        prompt: Number and initialisation of the virtual tokens.
+        prompt: Number and initialisation of the virtual tokens; None for a model that has virtual
+            tokens, which are trained further.
         lora: Rank and target modules of the adapters.
         epochs: Number of epochs over the examples.
         steps: Number of steps, instead of `epochs`.
@@ -118,6 +120,7 @@ def tune_prompt(
 
     Raises:
         InputError: No examples, a label that the task does not have, or a model with an encoder.
+        ConfigError: The model has virtual tokens that the settings do not fit.
         CheckpointError: `output_dir` holds another run, or its checkpoint is damaged.
         TrainingError: The loss is not finite or explodes.
     """
@@ -131,6 +134,14 @@ def tune_prompt(
         what = f"the label {unknown[0]!r}" if examples else "no examples"
         raise InputError(f"{what}; the task has {', '.join(task.labels)}", hint="check the file")
     method: Literal["prompt", "prefix"] = "prefix" if adaptation == "prefix" else "prompt"
+    if (present := prompt_of(model.network)) is not None:
+        kind = "prefix" if isinstance(present, PrefixTokens) else "prompt"
+        if adaptation != kind or prompt is not None:
+            raise ConfigError(
+                f"the model already has a {kind} of {present.count} virtual tokens",
+                hint=f"train it further with the method {kind} and without settings of its own, or "
+                "start from the base model",
+            )
     prompt = prompt or PromptConfig(method=method)
     if adaptation in ("prompt", "prefix") and prompt.method != adaptation:
         raise ConfigError(f"a {prompt.method} for adaptation {adaptation}", hint="use one of them")

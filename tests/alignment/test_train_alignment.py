@@ -44,6 +44,9 @@ from idiolect.alignment.reinforcement.rewards import (
     load_reward,
 )
 from idiolect.alignment.reinforcement.train_policy import policy_config, train_policy
+from idiolect.alignment.reward.reward_model import RewardModel
+from idiolect.alignment.reward.reward_objective import train_reward
+from idiolect.cli.align.judge import judge
 from idiolect.errors import InputError, TrainingError
 from idiolect.generate.generator import Generation, Generator
 from idiolect.generate.prompts.chat_template import find_chat_template
@@ -456,3 +459,33 @@ def test_prompts_with_messages_give_a_model_a_chat_template(
     before = judge([plain])
     assert judge([AnswerPair(turns, "w2", "w3"), plain])[1] == pytest.approx(before[0])
     assert judge([plain]) == pytest.approx(before)
+
+
+def test_answers_that_are_cut_for_a_reward_model_or_judge_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = " w1" * 80
+    pairs = [*PAIRS[:3], Preference("w1", long + " w2", long + " w3")]
+    for name in ("llama", "bert"):
+        model = RewardModel.of(models.model(name, grown=False), max_length=16)
+        train_reward(model, pairs, output_dir=tmp_path / name, steps=1)
+        said = capsys.readouterr().err
+        assert "1 of 4 pairs are cut to 16 tokens, 1 of which have equal sides then" in said
+    answers = [AnswerPair(one.prompt, one.chosen, one.rejected) for one in pairs]
+    LikelihoodJudge(models.model(grown=False)).report_cut(answers)
+    assert "1 of 4 pairs are cut to 64 tokens" in capsys.readouterr().err
+
+
+def test_judged_files_of_one_name_have_one_result_each(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models.model(grown=False).save(tmp_path / "model")
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        line = json.dumps({"prompt": "w1", "chosen": f"w2 w{len(folder)}", "rejected": "w3"})
+        (tmp_path / folder / "test.jsonl").write_text(line)
+    files = [tmp_path / folder / "test.jsonl" for folder in ("a", "b")]
+    judge(files, "log-probability", str(tmp_path / "model"), as_json=True)
+    assert list(json.loads(capsys.readouterr().out)) == [str(path) for path in files]
+    judge(files[:1], "log-probability", str(tmp_path / "model"), as_json=True)
+    assert list(json.loads(capsys.readouterr().out)) == ["test.jsonl"]

@@ -25,7 +25,7 @@ from idiolect.alignment.preference.completion_batch import (
 from idiolect.alignment.preference.preferences import Preference, Prompt, prompt_text
 from idiolect.alignment.preference.train_preferences import encode_sides, wrapped
 from idiolect.alignment.reward.reward_model import RewardModel
-from idiolect.errors import InputError
+from idiolect.errors import ConfigError, InputError
 from idiolect.generate.model_defaults import find_context_length
 from idiolect.generate.prompts.chat_template import find_chat_template
 from idiolect.models.language_model import LanguageModel
@@ -98,9 +98,18 @@ class LikelihoodJudge:
 
     Args:
         model: A causal language model.
+
+    Raises:
+        ConfigError: The model is not causal: it would see the tokens that it should predict.
     """
 
     def __init__(self, model: LanguageModel) -> None:
+        if model.network.kind != "causal":
+            raise ConfigError(
+                f"log-probabilities of answers need a causal model; this one is "
+                f"{model.network.kind}",
+                hint="choose a decoder, or train a reward model: idiolect align reward",
+            )
         self.model = model
         self._longest = find_context_length(model) or 2048
         # A template given for some prompts must not change how plain ones are read.

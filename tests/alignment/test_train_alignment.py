@@ -47,7 +47,7 @@ from idiolect.alignment.reinforcement.train_policy import policy_config, train_p
 from idiolect.alignment.reward.reward_model import RewardModel
 from idiolect.alignment.reward.reward_objective import train_reward
 from idiolect.cli.align.judge import judge
-from idiolect.errors import InputError, TrainingError
+from idiolect.errors import ConfigError, InputError, TrainingError
 from idiolect.generate.generator import Generation, Generator
 from idiolect.generate.prompts.chat_template import find_chat_template
 from idiolect.models.language_model import LanguageModel
@@ -391,6 +391,23 @@ def test_verifiers_and_search_as_rewards() -> None:
     assert found == pytest.approx([1, 1 / math.log2(3), 0])
 
 
+def test_a_conversation_of_several_texts_is_counted_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A template that rewrites earlier answers makes each answer a text of its own."""
+    model = models.model(grown=False)
+    model.tokenizer.settings["chat_template"] = (
+        "{% for message in messages %}{{ message['content'] if loop.last or "
+        "message['role'] == 'user' else 'w9' }} {% endfor %}"
+    )
+    turns = [{"role": ("user", "assistant")[i % 2], "content": f"w{i}"} for i in range(40)]
+    config = alignment_config(batch_size=2, max_length=16)
+    fine_tune(model, [Conversation(tuple(turns))], output_dir=tmp_path, steps=1, config=config)
+    said = capsys.readouterr().err
+    assert "1 of 1 conversations are cut after 16 tokens" in said
+    assert "left out" not in said
+
+
 def test_records_without_what_the_reward_needs_are_named_before_training(tmp_path: Path) -> None:
     for reward, record in ((AnswerReward(), {"answer": " "}), (SearchReward(lambda q: []), {})):
         complete = {"answer": "7", "relevant": {"a": 1}}
@@ -474,6 +491,8 @@ def test_answers_that_are_cut_for_a_reward_model_or_judge_are_counted(
     answers = [AnswerPair(one.prompt, one.chosen, one.rejected) for one in pairs]
     LikelihoodJudge(models.model(grown=False)).report_cut(answers)
     assert "1 of 4 pairs are cut to 64 tokens" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="need a causal model"):
+        LikelihoodJudge(models.model("bert", grown=False))
 
 
 def test_judged_files_of_one_name_have_one_result_each(

@@ -147,15 +147,16 @@ def _encode_all(
     what: str,
 ) -> list[EncodedText]:
     """Return encoded conversations; count those that are truncated or left out."""
-    found, left_out, cut = [], list[int](), 0
+    found, left_out, cut = list[EncodedText](), list[int](), 0
     for number, conversation in enumerate(conversations, 1):
-        for text in encode_conversation(model.tokenizer, conversation, loss_on=loss_on):
-            kept = EncodedText(text.ids[:length], text.written[:length])
-            if not any(kept.written[1:]):
-                left_out.append(number)
-                continue
-            cut += len(text.ids) > length
-            found.append(kept)
+        texts = encode_conversation(model.tokenizer, conversation, loss_on=loss_on)
+        shortened = [EncodedText(text.ids[:length], text.written[:length]) for text in texts]
+        kept = [text for text in shortened if any(text.written[1:])]
+        found += kept
+        if not kept:
+            left_out.append(number)
+        elif any(len(text.ids) > length for text in texts):
+            cut += 1
     if left_out:
         first = ", ".join(map(str, left_out[:3]))
         notice(

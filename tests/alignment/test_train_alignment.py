@@ -495,6 +495,28 @@ def test_answers_that_are_cut_for_a_reward_model_or_judge_are_counted(
         LikelihoodJudge(models.model("bert", grown=False))
 
 
+def test_a_reward_model_is_published_with_its_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is killed while scores are normalised leaves no model with other scores."""
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    def run() -> RewardModel:
+        model = RewardModel.of(models.model("bert", grown=False), max_length=16)
+        return train_reward(model, PAIRS, output_dir=tmp_path, steps=1)
+
+    with monkeypatch.context() as changed:
+        changed.setattr(RewardModel, "normalise", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run()
+    assert not (tmp_path / "model").exists()
+    made = run()
+    loaded = RewardModel.load(tmp_path / "model")
+    assert (loaded.mean, loaded.std, loaded.max_length) == (made.mean, made.std, 16)
+
+
 def test_judged_files_of_one_name_have_one_result_each(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -121,10 +121,6 @@ class RewardModel:
         """
         directory = check_path(directory, "directory")
         self.model.save(directory)
-        self.save_record(directory)
-
-    def save_record(self, directory: Path) -> None:
-        """Write the mean and standard deviation again, after `normalise`."""
         record = with_format({"max_length": self.max_length, "mean": self.mean, "std": self.std})
         write_atomic(directory / _RECORD, f"{json.dumps(record, indent=2)}\n".encode())
 

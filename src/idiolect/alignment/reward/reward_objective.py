@@ -101,9 +101,9 @@ def train_reward(
     )
     objective = RewardObjective(model, preferences, centre_rewards=centre_rewards)
     session.train(objective, source)
-    session.publish(model.model.save)
+    # Before the model is published, which without its record would give other scores.
     model.normalise([(p.prompt, text) for p in preferences for text in (p.chosen, p.rejected)])
-    session.on_first(lambda: model.save_record(session.folder.path / "model"))
+    session.publish(model.save)
     return model
 
 

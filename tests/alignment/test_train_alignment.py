@@ -47,7 +47,7 @@ from idiolect.alignment.reinforcement.train_policy import policy_config, train_p
 from idiolect.alignment.reward.reward_model import RewardModel
 from idiolect.alignment.reward.reward_objective import train_reward
 from idiolect.cli.align.judge import judge
-from idiolect.errors import ConfigError, InputError, TrainingError
+from idiolect.errors import CheckpointError, ConfigError, InputError, TrainingError
 from idiolect.generate.generator import Generation, Generator
 from idiolect.generate.prompts.chat_template import find_chat_template
 from idiolect.models.language_model import LanguageModel
@@ -515,6 +515,29 @@ def test_a_reward_model_is_published_with_its_record(
     made = run()
     loaded = RewardModel.load(tmp_path / "model")
     assert (loaded.mean, loaded.std, loaded.max_length) == (made.mean, made.std, 16)
+
+
+def test_messages_that_a_template_refuses_are_counted_and_named(tmp_path: Path) -> None:
+    """Gemma's and Mistral's templates refuse system messages, for example."""
+    model = models.model(grown=False)
+    model.tokenizer.settings["chat_template"] = (
+        "{% for message in messages %}{% if message['role'] == 'system' %}"
+        "{{ raise_exception('System role not supported') }}{% endif %}"
+        "{{ message['content'] }} {% endfor %}"
+    )
+    system, user = {"role": "system", "content": "w1"}, {"role": "user", "content": "w2"}
+    prompts = [(system, user) if i in (2, 4) else (user,) for i in range(6)]
+    message = r"2 of 6 {} cannot be rendered .the first: 3, 5.: .*System role not supported"
+    answer = {"role": "assistant", "content": "w3"}
+    talks = [Conversation((*one, answer)) for one in prompts]
+    with pytest.raises(CheckpointError, match=message.format("conversations")):
+        fine_tune(model, talks, output_dir=tmp_path / "a")
+    pairs = [Preference(one, "w3", "w4") for one in prompts]
+    with pytest.raises(CheckpointError, match=message.format("examples")):
+        train_preferences(model, pairs, output_dir=tmp_path / "b")
+    given = [PolicyPrompt(one) for one in prompts]
+    with pytest.raises(CheckpointError, match=message.format("prompts")):
+        train_policy(model, given, AnswerReward(), output_dir=tmp_path / "c")
 
 
 def test_judged_files_of_one_name_have_one_result_each(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +18,8 @@ from idiolect.alignment.chat.chat_encoding import (
 )
 from idiolect.alignment.chat.conversations import Conversation, read_conversations
 from idiolect.alignment.chat.packed_conversations import conversation_batch, pack_conversations
+from idiolect.alignment.preference.preferences import read_judged_completions, read_preferences
+from idiolect.alignment.reinforcement.prompts import read_prompts
 from idiolect.errors import CheckpointError, InputError
 from idiolect.text.skipped import Skipped
 from idiolect.text.tokenizers.tokenizer import Tokenizer
@@ -131,3 +135,23 @@ def test_forms_of_conversations_and_what_is_left_out(tmp_path: Path) -> None:
     assert skipped.places["roles out of order"] == ["data.jsonl line 5"]
     with pytest.raises(InputError, match=r"2 of 6 conversations cannot be used: .*line 5"):
         read_conversations(path)
+
+
+def test_a_field_with_the_system_message_is_read_in_every_form(tmp_path: Path) -> None:
+    def first(read: Any, record: dict[str, Any]) -> Any:
+        path = tmp_path / "one.jsonl"
+        path.write_text(json.dumps({"system": "Be brief.", **record}))
+        return read(path)[0]
+
+    system, user = {"role": "system", "content": "Be brief."}, {"role": "user", "content": "a"}
+    answer = {"role": "assistant", "content": "b"}
+    sides = {"chosen": "b", "rejected": "c"}
+    for record in ({"prompt": "a"}, {"input": "a"}, {"prompt": [user]}):
+        assert first(read_preferences, {**record, **sides}).prompt == (system, user)
+    for given in ({"prompt": "a", "completion": "b"}, {"messages": [user, answer]}):
+        judged = {**given, "label": True}
+        assert first(read_judged_completions, judged).prompt == (system, user)
+    for record in ({"prompt": "a"}, {"messages": [user, answer]}):
+        assert first(read_prompts, record).prompt == (system, user)
+    for record in ({"prompt": "a", "response": "b"}, {"prompt": [user], "response": "b"}):
+        assert first(read_conversations, record).messages == (system, user, answer)

@@ -25,7 +25,9 @@ from idiolect.alignment.reinforcement.policy_losses import (
     divergence_estimate,
 )
 from idiolect.alignment.reinforcement.policy_objective import WrittenText
+from idiolect.alignment.reinforcement.policy_settings import PolicySettings
 from idiolect.alignment.reinforcement.train_policy import _sample_writer
+from idiolect.errors import ConfigError
 from idiolect.pipeline.report import alignment_page
 
 RANDOM = np.random.default_rng(0)
@@ -103,6 +105,8 @@ def test_the_weight_of_the_divergence_moves_towards_its_target_slowly() -> None:
     assert adapted_beta(0.15, 6.0, **settings) == 0.15  # type: ignore[arg-type]
     assert adapted_beta(0.15, 6.6, **settings) == pytest.approx(0.15 * (1 + 0.1 * 64 / 1e4))  # type: ignore[arg-type]
     assert adapted_beta(0.15, 60, **settings) == pytest.approx(0.15 * (1 + 0.2 * 64 / 1e4))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="beta is 0"):  # which no factor changes
+        PolicySettings(algorithm="grpo", kl_target=6)
 
 
 def test_samples_with_unusual_line_breaks_are_kept_and_shown(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from idiolect.alignment.chat.conversations import Conversation
 from idiolect.alignment.chat.fine_tune import alignment_config, fine_tune
 from idiolect.alignment.chat.packed_conversations import pack_conversations
 from idiolect.alignment.chat.supervised import SupervisedTuning
+from idiolect.alignment.judging.pair_judges import AnswerPair, LikelihoodJudge
 from idiolect.alignment.preference.completion_batch import (
     CompletionBatch,
     EncodedCompletion,
@@ -36,9 +37,17 @@ from idiolect.alignment.preference.preferences import (
 from idiolect.alignment.preference.train_preferences import preference_config, train_preferences
 from idiolect.alignment.reinforcement.policy_settings import PolicySettings
 from idiolect.alignment.reinforcement.prompts import PolicyPrompt
-from idiolect.alignment.reinforcement.rewards import AnswerReward, FunctionReward, SearchReward
+from idiolect.alignment.reinforcement.rewards import (
+    AnswerReward,
+    FunctionReward,
+    SearchReward,
+    load_reward,
+)
 from idiolect.alignment.reinforcement.train_policy import policy_config, train_policy
-from idiolect.errors import InputError, TrainingError
+from idiolect.alignment.reward.reward_model import RewardModel
+from idiolect.alignment.reward.reward_objective import train_reward
+from idiolect.cli.align.judge import judge
+from idiolect.errors import CheckpointError, ConfigError, InputError, TrainingError
 from idiolect.generate.generator import Generation, Generator
 from idiolect.generate.prompts.chat_template import find_chat_template
 from idiolect.models.language_model import LanguageModel
@@ -382,6 +391,53 @@ def test_verifiers_and_search_as_rewards() -> None:
     assert found == pytest.approx([1, 1 / math.log2(3), 0])
 
 
+def test_a_conversation_of_several_texts_is_counted_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A template that rewrites earlier answers makes each answer a text of its own."""
+    model = models.model(grown=False)
+    model.tokenizer.settings["chat_template"] = (
+        "{% for message in messages %}{{ message['content'] if loop.last or "
+        "message['role'] == 'user' else 'w9' }} {% endfor %}"
+    )
+    turns = [{"role": ("user", "assistant")[i % 2], "content": f"w{i}"} for i in range(40)]
+    config = alignment_config(batch_size=2, max_length=16)
+    fine_tune(model, [Conversation(tuple(turns))], output_dir=tmp_path, steps=1, config=config)
+    said = capsys.readouterr().err
+    assert "1 of 1 conversations are cut after 16 tokens" in said
+    assert "left out" not in said
+
+
+def test_records_without_what_the_reward_needs_are_named_before_training(tmp_path: Path) -> None:
+    for reward, record in ((AnswerReward(), {"answer": " "}), (SearchReward(lambda q: []), {})):
+        complete = {"answer": "7", "relevant": {"a": 1}}
+        prompts = [PolicyPrompt(f"w{i}", record if i == 5 else complete) for i in range(8)]
+        settings = PolicySettings(max_new_tokens=2, num_generations=2)
+        with pytest.raises(InputError, match=r"1 of 8 have none .the first: 'w5'"):
+            train_policy(
+                models.model(grown=False), prompts, reward,
+                output_dir=tmp_path / "run", settings=settings, config=policy_config(batch_size=4),
+            )  # fmt: skip
+        assert not (tmp_path / "run").exists()
+
+
+def test_errors_in_a_reward_function_name_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "reward.txt"  # any ending; data classes look their module up
+    path.write_text(
+        "from __future__ import annotations\nimport dataclasses\n"
+        "@dataclasses.dataclass\nclass Word:\n    length: int\n"
+        "def score(prompts, completions, records):\n"
+        "    return [Word(len(text)).length for text in completions]\n"
+        "def wrong(prompts, completions, records):\n    return records[0]['key']\n"
+    )
+    assert load_reward(f"python:{path}:score")([PROMPTS[0]], ["w1"]) == [2]
+    with pytest.raises(TrainingError, match=r"raised KeyError: 'key' .reward.txt line 9"):
+        load_reward(f"python:{path}:wrong")([PROMPTS[0]], ["w1"])
+    path.write_text("import math\ndef score(:\n")
+    with pytest.raises(InputError, match=r"SyntaxError: .* .reward.txt line 2"):
+        load_reward(f"python:{path}:score")
+
+
 def test_only_conversations_give_a_model_a_chat_template(tmp_path: Path) -> None:
     """Plain texts are learnt as they are, so that a template would be a format never seen."""
     config = alignment_config(batch_size=2, max_length=64)
@@ -393,3 +449,107 @@ def test_only_conversations_give_a_model_a_chat_template(tmp_path: Path) -> None
         )
         saved = LanguageModel.load(tmp_path / name / "model").tokenizer
         assert (find_chat_template(saved) is not None) == (name == "chat")
+
+
+def test_prompts_with_messages_give_a_model_a_chat_template(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Most published preferences have messages, and ORPO starts from models without a template."""
+    turns = ({"role": "user", "content": "w1"},)
+    pairs = [Preference(turns, "w2", "w3"), *PAIRS[:3]]
+    config = preference_config(batch_size=2, max_length=64)
+    train_preferences(
+        models.model(grown=False), pairs, output_dir=tmp_path / "orpo", steps=1, config=config,
+        settings=PreferenceSettings(loss="orpo"),
+    )  # fmt: skip
+    train_policy(
+        models.model(grown=False), [PolicyPrompt(turns)] * 2, FunctionReward(liked_words),
+        output_dir=tmp_path / "grpo", steps=1, config=policy_config(batch_size=4),
+        settings=PolicySettings(max_new_tokens=2, num_generations=2),
+    )  # fmt: skip
+    for name in ("orpo", "grpo"):
+        saved = LanguageModel.load(tmp_path / name / "model").tokenizer
+        assert find_chat_template(saved) is not None
+    assert capsys.readouterr().err.count("has no chat template") == 2
+    plain = AnswerPair("w1", "w2", "w3")
+    judge = LikelihoodJudge(models.model(grown=False))
+    before = judge([plain])
+    assert judge([AnswerPair(turns, "w2", "w3"), plain])[1] == pytest.approx(before[0])
+    assert judge([plain]) == pytest.approx(before)
+
+
+def test_answers_that_are_cut_for_a_reward_model_or_judge_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = " w1" * 80
+    pairs = [*PAIRS[:3], Preference("w1", long + " w2", long + " w3")]
+    for name in ("llama", "bert"):
+        model = RewardModel.of(models.model(name, grown=False), max_length=16)
+        train_reward(model, pairs, output_dir=tmp_path / name, steps=1)
+        said = capsys.readouterr().err
+        assert "1 of 4 pairs are cut to 16 tokens, 1 of which have equal sides then" in said
+    answers = [AnswerPair(one.prompt, one.chosen, one.rejected) for one in pairs]
+    LikelihoodJudge(models.model(grown=False)).report_cut(answers)
+    assert "1 of 4 pairs are cut to 64 tokens" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="need a causal model"):
+        LikelihoodJudge(models.model("bert", grown=False))
+
+
+def test_a_reward_model_is_published_with_its_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is killed while scores are normalised leaves no model with other scores."""
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    def run() -> RewardModel:
+        model = RewardModel.of(models.model("bert", grown=False), max_length=16)
+        return train_reward(model, PAIRS, output_dir=tmp_path, steps=1)
+
+    with monkeypatch.context() as changed:
+        changed.setattr(RewardModel, "normalise", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run()
+    assert not (tmp_path / "model").exists()
+    made = run()
+    loaded = RewardModel.load(tmp_path / "model")
+    assert (loaded.mean, loaded.std, loaded.max_length) == (made.mean, made.std, 16)
+
+
+def test_messages_that_a_template_refuses_are_counted_and_named(tmp_path: Path) -> None:
+    """Gemma's and Mistral's templates refuse system messages, for example."""
+    model = models.model(grown=False)
+    model.tokenizer.settings["chat_template"] = (
+        "{% for message in messages %}{% if message['role'] == 'system' %}"
+        "{{ raise_exception('System role not supported') }}{% endif %}"
+        "{{ message['content'] }} {% endfor %}"
+    )
+    system, user = {"role": "system", "content": "w1"}, {"role": "user", "content": "w2"}
+    prompts = [(system, user) if i in (2, 4) else (user,) for i in range(6)]
+    message = r"2 of 6 {} cannot be rendered .the first: 3, 5.: .*System role not supported"
+    answer = {"role": "assistant", "content": "w3"}
+    talks = [Conversation((*one, answer)) for one in prompts]
+    with pytest.raises(CheckpointError, match=message.format("conversations")):
+        fine_tune(model, talks, output_dir=tmp_path / "a")
+    pairs = [Preference(one, "w3", "w4") for one in prompts]
+    with pytest.raises(CheckpointError, match=message.format("examples")):
+        train_preferences(model, pairs, output_dir=tmp_path / "b")
+    given = [PolicyPrompt(one) for one in prompts]
+    with pytest.raises(CheckpointError, match=message.format("prompts")):
+        train_policy(model, given, AnswerReward(), output_dir=tmp_path / "c")
+
+
+def test_judged_files_of_one_name_have_one_result_each(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models.model(grown=False).save(tmp_path / "model")
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        line = json.dumps({"prompt": "w1", "chosen": f"w2 w{len(folder)}", "rejected": "w3"})
+        (tmp_path / folder / "test.jsonl").write_text(line)
+    files = [tmp_path / folder / "test.jsonl" for folder in ("a", "b")]
+    judge(files, "log-probability", str(tmp_path / "model"), as_json=True)
+    assert list(json.loads(capsys.readouterr().out)) == [str(path) for path in files]
+    judge(files[:1], "log-probability", str(tmp_path / "model"), as_json=True)
+    assert list(json.loads(capsys.readouterr().out)) == ["test.jsonl"]

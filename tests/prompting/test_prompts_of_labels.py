@@ -222,6 +222,12 @@ def test_samples_vote(generator: Generator) -> None:
         vote(generator, ["w8"], samples=0)
 
 
+def test_a_text_alone_is_one_prompt(generator: Generator) -> None:
+    found = vote(generator, "w8 w9", samples=2, max_new_tokens=2)
+    assert found == vote(generator, ["w8 w9"], samples=2, max_new_tokens=2)
+    assert len(found) == 1
+
+
 def test_a_task_survives_its_file(tmp_path: Path) -> None:
     pair = LabelledText("w8", "a", "w9")
     task = PromptTask(TEMPLATE, ("a", "b"), (pair, *POOL[:2]), calibrated=True)

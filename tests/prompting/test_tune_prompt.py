@@ -11,9 +11,12 @@ import torch
 import torch.nn.functional as F
 
 from cli.program import idiolect_program
+from idiolect.cli.prompting import evaluating, tuning
+from idiolect.cli.prompting.task_options import find_task
 from idiolect.errors import CheckpointError, ConfigError, InputError
 from idiolect.generate.generator import Generator
 from idiolect.models.language_model import LanguageModel
+from idiolect.nn.prompt.attach_prompt import add_prompt, prompt_of
 from idiolect.nn.prompt.prompt_config import PromptConfig
 from idiolect.prompting.prompt_evaluation import evaluate_prompt
 from idiolect.prompting.prompt_task import PromptTask
@@ -65,17 +68,24 @@ def test_the_loss_is_that_of_the_answers_tokens() -> None:
 
 @pytest.mark.parametrize("adaptation", ["prompt", "prefix"])
 def test_long_texts_leave_room_for_virtual_tokens(
-    tmp_path: Path, adaptation: PromptAdaptation
+    tmp_path: Path, adaptation: PromptAdaptation, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """They are added after the examples are known, and take positions from them."""
     long = [LabelledText("w9 " * 100 + f"w{'ab'.index(one)}", one) for one in "abab"]
+    long.append(LabelledText("w9", "a"))
     model = models.model("gpt2", grown=False)
     config = tuning_config(adaptation, batch_size=4)
     tune_prompt(
         model, TASK, long, output_dir=tmp_path, adaptation=adaptation, config=config, steps=1
     )
     (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
-    assert json.loads(line)["tokens"] == 4 * (64 - model.network.virtual_tokens)
+    room = 64 - model.network.virtual_tokens
+    assert json.loads(line)["tokens"] in (4 * room, 3 * room + 2)
+    said = capsys.readouterr().err
+    assert f"4 of 5 examples are cut to their last {room} tokens" in said
+    evaluate_prompt(Generator(model), TASK, long)
+    said = capsys.readouterr().err
+    assert f"4 of 5 prompts exceed the model's context of {room} tokens" in said
 
 
 @pytest.mark.parametrize("adaptation", ["prompt", "prefix", "lora", "full"])
@@ -216,3 +226,50 @@ def test_the_commands(tmp_path: Path) -> None:
         refused = idiolect_program("prompt", *words, folder=tmp_path)
         assert refused.returncode == 2
         assert message in refused.stderr
+
+
+def test_options_change_only_what_they_name(tmp_path: Path) -> None:
+    path = tmp_path / "prompt.json"
+    TASK.save(path)
+    task = find_task("model", path, None, None, ["a=w40"], examples(4))
+    assert task.template.answers == {"a": "w40", "b": "w32 w33"}
+    pairs = [LabelledText("w8", label, "w9") for label in "ab"]
+    with pytest.raises(ConfigError, match="does not show the second texts"):
+        find_task("model", None, None, None, None, pairs)
+    form = "{text} {text_pair}"
+    assert find_task("model", None, None, form, None, pairs).template.example == form
+    with pytest.raises(ConfigError, match="have no second text"):
+        find_task("model", None, None, form, None, examples(4))
+
+
+def test_evaluated_texts_are_no_demonstrations(capsys: pytest.CaptureFixture[str]) -> None:
+    """Their prompts would show their own answers."""
+    pool = [LabelledText(f"w{number}", "a") for number in range(4)]
+    assert evaluating._without(pool, [LabelledText("w2", "b")]) == [pool[0], pool[1], pool[3]]
+    assert "1 of 4 examples of the pool are evaluated texts" in capsys.readouterr().err
+
+
+def test_virtual_tokens_are_trained_further_or_refused(tmp_path: Path) -> None:
+    """Other methods would save the virtual tokens alone, without what they trained."""
+    model = models.model("llama", grown=False)
+    add_prompt(model.network, PromptConfig(num_virtual_tokens=3))
+    for adaptation, prompt in (
+        ("lora", None),
+        ("full", None),
+        ("prefix", None),
+        ("prompt", PromptConfig(num_virtual_tokens=5)),
+    ):
+        with pytest.raises(ConfigError, match="already has a prompt of 3 virtual tokens"):
+            tune_prompt(
+                model, TASK, examples(4), output_dir=tmp_path / "no", adaptation=adaptation,  # type: ignore[arg-type]
+                prompt=prompt,
+            )  # fmt: skip
+    before = prompt_of(model.network).table().clone()  # type: ignore[union-attr]
+    tune_prompt(model, TASK, examples(4), output_dir=tmp_path / "run", steps=1, base="base")
+    after = prompt_of(model.network).table()  # type: ignore[union-attr]
+    assert after.shape == before.shape
+    assert not torch.equal(after, before)
+    # The base of a prompt that was tuned twice is a model, for peft as well.
+    assert tuning._base_of(str(tmp_path / "run/model")) == "base"
+    assert tuning._base_of("smollm2") == "smollm2"
+    assert tuning._base_of(str(tmp_path)) == str(tmp_path.resolve())

@@ -60,6 +60,8 @@ class PromptClassifier:
         self.calibrated = calibrated
         self.calls = 0
         """Number of prompts read by the model, including calibration."""
+        self.cut = 0
+        """Those of them that exceed the model's context, so that their beginning is not read."""
         self._shifts: dict[tuple[LabelledText, ...], NDArray[np.float64]] = {}
 
     def log_probabilities(self, texts: Sequence[LabelledText]) -> NDArray[np.float64]:
@@ -103,5 +105,7 @@ class PromptClassifier:
         answers = [self.template.answer(label) for label in self.labels]
         self.calls += len(prompts)
         pairs = [(prompt, answer) for prompt in prompts for answer in answers]
-        totals = [one.total for one in score_endings(self.generator, pairs)]
-        return np.array(totals).reshape(len(texts), len(answers))
+        found = score_endings(self.generator, pairs)
+        is_cut = np.array([one.is_cut for one in found]).reshape(len(texts), len(answers))
+        self.cut += int(is_cut.any(1).sum())
+        return np.array([one.total for one in found]).reshape(len(texts), len(answers))

@@ -21,6 +21,7 @@ from idiolect.prompting.demonstrations import (
 from idiolect.prompting.prompt_task import PromptTask
 from idiolect.tasks.classify.classification_metrics import ClassificationScores, score_classes
 from idiolect.tasks.classify.labelled_texts import LabelledText
+from idiolect.training.progress import notice
 
 __all__ = ["PromptScores", "choose_demonstrations", "evaluate_prompt"]
 
@@ -86,6 +87,9 @@ def evaluate_prompt(
 ) -> PromptScores:
     """Classify texts with each choice of demonstrations.
 
+    Prompts that exceed the model's context lose their beginning, instruction and demonstrations
+    first. A notice counts them.
+
     Args:
         generator: The model.
         task: The prompt.
@@ -105,7 +109,7 @@ def evaluate_prompt(
                 hint="give texts of this task",
             )
     truth = np.array([task.labels.index(str(one.label)) for one in texts])
-    each, right, calls = [], [], 0
+    each, right, calls, cut = [], [], 0, 0
     for choice in choices:
         classifier = task.classifier(generator, choice)
         parts = []
@@ -117,5 +121,11 @@ def evaluate_prompt(
         shares = np.concatenate(parts)
         each.append(score_classes(shares, truth))
         right.append(shares.argmax(1) == truth)
-        calls += classifier.calls
+        calls, cut = calls + classifier.calls, cut + classifier.cut
+    if cut:
+        notice(
+            f"{cut:,} of {calls:,} prompts exceed the model's context of "
+            f"{generator.context_length} tokens: their beginning (instruction, demonstrations) is "
+            "cut"
+        )
     return PromptScores(tuple(each), np.array(right), calls)

@@ -28,7 +28,7 @@ class Vote:
 
 def vote(
     generator: Generator,
-    prompts: Sequence[str],
+    prompts: str | Sequence[str],
     *,
     samples: int = 10,
     extract: Callable[[str], str | None] | None = None,
@@ -40,7 +40,7 @@ def vote(
 
     Args:
         generator: The model.
-        prompts: The questions, for example with worked examples before them.
+        prompts: The questions, for example with worked examples before them; a text is one.
         samples: Number of texts to sample for each prompt.
         extract: Returns the answer in a text, or None; by default `final_answer`.
         temperature: Sampling temperature, above zero.
@@ -53,7 +53,7 @@ def vote(
     if samples < 1:
         raise ConfigError(f"{samples} samples", hint="at least 1")
     found = generator.generate(
-        list(prompts),
+        prompts,  # not as a list, since a text alone is one prompt
         do_sample=True,
         temperature=temperature,
         num_return_sequences=samples,

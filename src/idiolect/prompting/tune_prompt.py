@@ -26,6 +26,7 @@ from idiolect.nn.lora import LoraConfig
 from idiolect.nn.network import Network
 from idiolect.nn.prompt.attach_prompt import prompt_of
 from idiolect.nn.prompt.prompt_config import PromptConfig
+from idiolect.nn.prompt.virtual_tokens import PrefixTokens
 from idiolect.prompting.prompt_task import PromptTask
 from idiolect.tasks.classify.labelled_texts import LabelledText, fingerprint_texts
 from idiolect.tasks.harness.likelihood import encode_ending
@@ -35,6 +36,7 @@ from idiolect.training.frozen_rows import fingerprint
 from idiolect.training.objectives.causal import language_loss
 from idiolect.training.objectives.objective import RowwiseObjective
 from idiolect.training.optim import Train
+from idiolect.training.progress import notice
 from idiolect.training.session import TrainingSession
 from idiolect.training.training_config import TrainingConfig
 
@@ -107,15 +109,18 @@ def tune_prompt(
         output_dir: The run's folder. What was trained is in `output_dir/model`: the virtual tokens
             alone, or the whole model.
         adaptation: Which parameters train.
-        prompt: Number and initialisation of the virtual tokens.
+        prompt: Number and initialisation of the virtual tokens; None for a model that has virtual
+            tokens, which are trained further.
         lora: Rank and target modules of the adapters.
         epochs: Number of epochs over the examples.
         steps: Number of steps, instead of `epochs`.
-        config: Training settings, by default `tuning_config(adaptation)`.
+        config: Training settings, by default `tuning_config(adaptation)`. A row longer than
+            `max_length` or the model's context loses its beginning; they are counted.
         base: Name of the base model, stored with a saved prompt.
 
     Raises:
         InputError: No examples, a label that the task does not have, or a model with an encoder.
+        ConfigError: The model has virtual tokens that the settings do not fit.
         CheckpointError: `output_dir` holds another run, or its checkpoint is damaged.
         TrainingError: The loss is not finite or explodes.
     """
@@ -129,9 +134,19 @@ def tune_prompt(
         what = f"the label {unknown[0]!r}" if examples else "no examples"
         raise InputError(f"{what}; the task has {', '.join(task.labels)}", hint="check the file")
     method: Literal["prompt", "prefix"] = "prefix" if adaptation == "prefix" else "prompt"
+    if (present := prompt_of(model.network)) is not None:
+        kind = "prefix" if isinstance(present, PrefixTokens) else "prompt"
+        if adaptation != kind or prompt is not None:
+            raise ConfigError(
+                f"the model already has a {kind} of {present.count} virtual tokens",
+                hint=f"train it further with the method {kind} and without settings of its own, or "
+                "start from the base model",
+            )
     prompt = prompt or PromptConfig(method=method)
     if adaptation in ("prompt", "prefix") and prompt.method != adaptation:
         raise ConfigError(f"a {prompt.method} for adaptation {adaptation}", hint="use one of them")
+    added = prompt.num_virtual_tokens if _TRAINED[adaptation] == "prompt" else 0
+    _report_cut(model, task, examples, config, 0 if prompt_of(model.network) else added)
     source = ShuffledEpochs(len(examples), rows=config.batch_size, seed=config.seed)
     session = TrainingSession(
         model,
@@ -163,6 +178,27 @@ def tune_prompt(
 
     session.publish(save)
     return model
+
+
+def _report_cut(
+    model: LanguageModel,
+    task: PromptTask,
+    examples: Sequence[LabelledText],
+    config: TrainingConfig,
+    virtual_tokens: int,
+) -> None:
+    """Print how many rows lose their beginning, where the instruction is."""
+    room = find_context_length(model)
+    longest = config.max_length if room is None else min(config.max_length, room - virtual_tokens)
+    rows = model.tokenizer.encode_batch(
+        [
+            task.template.render(one, task.demonstrations) + task.template.answer(str(one.label))
+            for one in examples
+        ]
+    )
+    # The last token of an answer is predicted and not read.
+    if cut := sum(len(ids) - 1 > longest for ids in rows):
+        notice(f"{cut:,} of {len(examples):,} examples are cut to their last {longest} tokens")
 
 
 class AnswerObjective(RowwiseObjective):

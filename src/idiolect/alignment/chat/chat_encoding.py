@@ -13,7 +13,7 @@ from earlier answers). Then the text does not grow, and each answer becomes its 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,6 +21,7 @@ from idiolect.alignment.chat.conversations import Conversation, Message
 from idiolect.errors import CheckpointError
 from idiolect.generate.prompts.chat_template import find_chat_template, render_chat
 from idiolect.text.tokenizers.tokenizer import Tokenizer
+from idiolect.training.progress import notice
 
 __all__ = [
     "PLAIN_TEMPLATE",
@@ -30,6 +31,8 @@ __all__ = [
     "encode_conversation",
     "encode_prompt",
     "give_template",
+    "prepare_prompts",
+    "unusable_template",
 ]
 
 LossOn = Literal["completion", "all"]
@@ -66,6 +69,32 @@ def give_template(tokenizer: Tokenizer) -> bool:
         return False
     tokenizer.settings["chat_template"] = PLAIN_TEMPLATE
     return True
+
+
+def prepare_prompts(tokenizer: Tokenizer, prompts: Iterable[str | Sequence[Message]]) -> None:
+    """Give a model without a chat template a plain one if a prompt has messages, with a notice."""
+    if any(not isinstance(one, str) for one in prompts) and give_template(tokenizer):
+        notice("the model has no chat template; it gets a plain one for the prompts with messages")
+
+
+def unusable_template(
+    failed: Mapping[int, CheckpointError], total: int, what: str
+) -> CheckpointError:
+    """Return the error for examples that the chat template cannot render.
+
+    Args:
+        failed: The errors by the examples' numbers.
+        total: Number of all examples.
+        what: What the examples are called.
+    """
+    first = ", ".join(map(str, list(failed)[:3]))
+    reason = next(iter(failed.values()))
+    return CheckpointError(
+        f"{len(failed):,} of {total:,} {what} cannot be rendered (the first: {first}): "
+        f"{reason.message}",
+        hint="remove them (some templates permit no system message or tool), or change the model's "
+        "chat template",
+    )
 
 
 def encode_conversation(

@@ -5,6 +5,8 @@
     {"instruction": "…", "input": "…", "output": "…"}
     {"prompt": "…", "response": "…"}
 
+A field `system` beside any of these is the system message.
+
 A conversation begins with at most one system message, followed by a user message; user and
 assistant alternate, and tool results stand between two assistant messages. A conversation with
 another order of roles cannot be rendered: it is left out, counted, and reported with its line
@@ -28,6 +30,7 @@ __all__ = [
     "Message",
     "check_left_out",
     "conversation_of",
+    "prompt_of",
     "read_conversations",
     "read_messages",
 ]
@@ -104,6 +107,23 @@ def read_messages(turns: Any) -> tuple[Message, ...]:
     return tuple(found)
 
 
+def prompt_of(record: Mapping[str, Any], turns: str | list[Any]) -> str | tuple[Message, ...]:
+    """Return a record's prompt: a text, or messages if there are several or a field `system`.
+
+    Args:
+        record: The record, whose `system` is the system message.
+        turns: Its prompt, as a text or as a list for `read_messages`.
+
+    Raises:
+        InvalidRecordError: The list is no list of messages, or the order of roles is wrong.
+    """
+    system = record.get("system")
+    if isinstance(system, str) and system.strip():
+        turns = [{"role": "user", "content": turns}] if isinstance(turns, str) else turns
+        turns = [{"role": "system", "content": system}, *turns]
+    return turns if isinstance(turns, str) else read_messages(turns)
+
+
 def conversation_of(record: Mapping[str, Any]) -> Conversation:
     """Return the conversation of a record in any of the known forms.
 
@@ -112,11 +132,10 @@ def conversation_of(record: Mapping[str, Any]) -> Conversation:
     """
     for name in ("messages", "conversations"):
         if name in record:
-            system = record.get("system")
             turns = record[name]
-            if isinstance(system, str) and system and isinstance(turns, list):
-                turns = [{"role": "system", "content": system}, *turns]
-            return _answered(read_messages(turns))
+            found = prompt_of(record, turns) if isinstance(turns, list) else read_messages(turns)
+            assert not isinstance(found, str)
+            return _answered(found)
     answer = next((record[name] for name in _RESPONSES if isinstance(record.get(name), str)), None)
     if isinstance(record.get("instruction"), str) and answer is not None:
         return _answered(_of_alpaca(record, answer))
@@ -124,13 +143,18 @@ def conversation_of(record: Mapping[str, Any]) -> Conversation:
     if isinstance(prompt, list):
         turns = record.get("completion", record.get("response"))
         turns = [{"role": "assistant", "content": turns}] if isinstance(turns, str) else turns
-        return _answered(read_messages([*prompt, *(turns if isinstance(turns, list) else ())]))
+        found = prompt_of(record, [*prompt, *(turns if isinstance(turns, list) else ())])
+        assert not isinstance(found, str)
+        return _answered(found)
     if not isinstance(prompt, str) or answer is None:
         raise InvalidRecordError("no conversation")
     if (reason := unusable(answer)) is not None:
         raise InvalidRecordError("empty answer" if reason == "empty" else reason)
     if not prompt:
         raise InvalidRecordError("empty prompt")
+    given = prompt_of(record, prompt)
+    if not isinstance(given, str):  # with a system message
+        return Conversation((*given, {"role": "assistant", "content": answer}))
     return Conversation((), prompt, answer)
 
 

@@ -12,11 +12,12 @@ from idiolect.alignment.chat.chat_encoding import (
     LossOn,
     encode_conversation,
     give_template,
+    unusable_template,
 )
 from idiolect.alignment.chat.conversations import Conversation
 from idiolect.alignment.chat.packed_conversations import pack_conversations
 from idiolect.alignment.chat.supervised import SupervisedTuning
-from idiolect.errors import ConfigError, InputError
+from idiolect.errors import CheckpointError, ConfigError, InputError
 from idiolect.generate.model_defaults import find_context_length
 from idiolect.models.language_model import LanguageModel
 from idiolect.nn.lora import LoraConfig
@@ -147,15 +148,23 @@ def _encode_all(
     what: str,
 ) -> list[EncodedText]:
     """Return encoded conversations; count those that are truncated or left out."""
-    found, left_out, cut = [], list[int](), 0
+    failed = dict[int, CheckpointError]()
+    found, left_out, cut = list[EncodedText](), list[int](), 0
     for number, conversation in enumerate(conversations, 1):
-        for text in encode_conversation(model.tokenizer, conversation, loss_on=loss_on):
-            kept = EncodedText(text.ids[:length], text.written[:length])
-            if not any(kept.written[1:]):
-                left_out.append(number)
-                continue
-            cut += len(text.ids) > length
-            found.append(kept)
+        try:
+            texts = encode_conversation(model.tokenizer, conversation, loss_on=loss_on)
+        except CheckpointError as error:
+            failed[number] = error
+            continue
+        shortened = [EncodedText(text.ids[:length], text.written[:length]) for text in texts]
+        kept = [text for text in shortened if any(text.written[1:])]
+        found += kept
+        if not kept:
+            left_out.append(number)
+        elif any(len(text.ids) > length for text in texts):
+            cut += 1
+    if failed:
+        raise unusable_template(failed, len(conversations), what)
     if left_out:
         first = ", ".join(map(str, left_out[:3]))
         notice(

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from idiolect.alignment.chat.chat_encoding import prepare_prompts
 from idiolect.alignment.preference.completion_batch import (
     CompletionBatch,
     EncodedCompletion,
@@ -24,11 +25,12 @@ from idiolect.alignment.preference.completion_batch import (
 from idiolect.alignment.preference.preferences import Preference, Prompt, prompt_text
 from idiolect.alignment.preference.train_preferences import encode_sides, wrapped
 from idiolect.alignment.reward.reward_model import RewardModel
-from idiolect.errors import InputError
+from idiolect.errors import ConfigError, InputError
 from idiolect.generate.model_defaults import find_context_length
+from idiolect.generate.prompts.chat_template import find_chat_template
 from idiolect.models.language_model import LanguageModel
 from idiolect.search.answers.writers import EndpointWriter
-from idiolect.training.progress import track
+from idiolect.training.progress import notice, track
 
 __all__ = [
     "AnswerPair",
@@ -80,6 +82,10 @@ class RewardJudge:
     def __init__(self, model: RewardModel) -> None:
         self.model = model
 
+    def report_cut(self, pairs: Sequence[AnswerPair]) -> None:
+        """Print how many pairs are too long for the model."""
+        self.model.report_cut([Preference(one.prompt, one.first, one.second) for one in pairs])
+
     def __call__(self, pairs: Sequence[AnswerPair]) -> NDArray[np.float64]:
         """Return σ of the difference of scores."""
         found = [Preference(pair.prompt, pair.first, pair.second) for pair in pairs]
@@ -92,21 +98,34 @@ class LikelihoodJudge:
 
     Args:
         model: A causal language model.
+
+    Raises:
+        ConfigError: The model is not causal: it would see the tokens that it should predict.
     """
 
     def __init__(self, model: LanguageModel) -> None:
+        if model.network.kind != "causal":
+            raise ConfigError(
+                f"log-probabilities of answers need a causal model; this one is "
+                f"{model.network.kind}",
+                hint="choose a decoder, or train a reward model: idiolect align reward",
+            )
         self.model = model
         self._longest = find_context_length(model) or 2048
+        # A template given for some prompts must not change how plain ones are read.
+        self._chats = find_chat_template(model.tokenizer) is not None
+
+    def report_cut(self, pairs: Sequence[AnswerPair]) -> None:
+        """Print how many pairs are too long for the model."""
+        cut = sum(any(self._cut(side) != side for side in both) for both in self._sides(pairs))
+        if cut:
+            notice(f"{cut:,} of {len(pairs):,} pairs are cut to {self._longest} tokens")
 
     def __call__(self, pairs: Sequence[AnswerPair]) -> NDArray[np.float64]:
         """Return σ of the difference of mean log-probabilities."""
         means = np.zeros((len(pairs), 2))
-        network, tokenizer = self.model.network, self.model.tokenizer
-        sides = []
-        for pair in pairs:
-            given = wrapped(Preference(pair.prompt, pair.first, pair.second), tokenizer)
-            both = encode_sides(tokenizer, given.prompt, (pair.first, pair.second))
-            sides.append([self._cut(side) for side in both])
+        network = self.model.network
+        sides = [[self._cut(side) for side in both] for both in self._sides(pairs)]
         order = sorted(range(len(sides)), key=lambda i: max(map(len, sides[i])))
         starts = range(0, len(order), _AT_ONCE)
         network.eval()
@@ -118,6 +137,16 @@ class LikelihoodJudge:
                 means[own] = (scores.log_probs / scores.lengths).double().cpu().numpy()
         chances: NDArray[np.float64] = expit(means[:, 0] - means[:, 1])
         return chances
+
+    def _sides(self, pairs: Sequence[AnswerPair]) -> list[list[EncodedCompletion]]:
+        """Encode both answers of each pair, however long they are."""
+        tokenizer = self.model.tokenizer
+        given = [
+            wrapped(Preference(one.prompt, one.first, one.second), tokenizer, self._chats)
+            for one in pairs
+        ]
+        prepare_prompts(tokenizer, (one.prompt for one in given))
+        return [encode_sides(tokenizer, one.prompt, (one.chosen, one.rejected)) for one in given]
 
     def _cut(self, side: EncodedCompletion) -> EncodedCompletion:
         """Truncate a prompt that does not fit, on the left."""

@@ -6,6 +6,8 @@
     instruction, output_1, output_2, preference   a judged pair: the better one, 1 or 2 (or between)
     prompt, completion, label                     one judged completion (KTO)
 
+A field `system` beside a prompt is its system message.
+
 A pair with equal sides or an empty side teaches nothing and is left out: it is counted, and
 reported with its line number. So is a tie.
 """
@@ -24,6 +26,7 @@ from idiolect.alignment.chat.conversations import (
     InvalidRecordError,
     Message,
     check_left_out,
+    prompt_of,
     read_messages,
 )
 from idiolect.text.records import numbered_records, unusable
@@ -186,7 +189,8 @@ def _judged(record: Mapping[str, Any]) -> JudgedCompletion | Preference:
     if good is None:
         return _preference(record)
     if isinstance(record.get("messages"), list):
-        messages = read_messages(record["messages"])
+        messages = prompt_of(record, record["messages"])
+        assert not isinstance(messages, str)
         prompt, completion = messages[:-1], messages[-1]["content"]
         if messages[-1]["role"] != "assistant" or not prompt:
             raise InvalidRecordError("no answer at the end")
@@ -204,15 +208,16 @@ def _prompt(record: Mapping[str, Any]) -> Prompt | None:
     """Return the prompt of a record, or None if it has no separate prompt."""
     turns = record.get("prompt", record.get("conversations"))
     if isinstance(turns, list):
-        messages = read_messages(turns)
+        messages = prompt_of(record, turns)
+        assert not isinstance(messages, str)
         if messages[-1]["role"] == "assistant":
             raise InvalidRecordError("roles out of order")
         return messages
     if isinstance(turns, str) and turns:
-        return turns
+        return prompt_of(record, turns)
     parts = [record.get("instruction"), record.get("input")]
     given = [part for part in parts if isinstance(part, str) and part.strip()]
-    return "\n\n".join(given) or None
+    return prompt_of(record, "\n\n".join(given)) if given else None
 
 
 def _completion(value: Any) -> str:

@@ -12,7 +12,11 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from idiolect.alignment.chat.chat_encoding import encode_completion
+from idiolect.alignment.chat.chat_encoding import (
+    encode_completion,
+    prepare_prompts,
+    unusable_template,
+)
 from idiolect.alignment.chat.fine_tune import longest_text
 from idiolect.alignment.preference.completion_batch import EncodedCompletion, score_texts
 from idiolect.alignment.preference.preference_objective import (
@@ -20,7 +24,7 @@ from idiolect.alignment.preference.preference_objective import (
     PreferenceSettings,
 )
 from idiolect.alignment.preference.preferences import JudgedCompletion, Preference, Prompt
-from idiolect.errors import ConfigError, InputError
+from idiolect.errors import CheckpointError, ConfigError, InputError
 from idiolect.generate.prompts.chat_template import find_chat_template
 from idiolect.models.language_model import LanguageModel
 from idiolect.nn.lora import LoraConfig
@@ -70,7 +74,7 @@ def train_preferences(
 
     The reference model is the given model. Its log-probabilities are computed once, before
     training, and kept in `output_dir`, so no second model is in memory. Original embedding rows
-    stay unchanged.
+    stay unchanged. A model without a chat template gets a plain one if a prompt has messages.
 
     Args:
         model: The policy, whose network is changed in place; or a name or path to load.
@@ -103,6 +107,7 @@ def train_preferences(
     if steps is None and check_whole(epochs, "epochs") < 1:
         raise ConfigError(f"epochs is {epochs}", hint="choose at least 1")
     data = [wrapped(one, model.tokenizer, chat) for one in data]
+    prepare_prompts(model.tokenizer, (one.prompt for one in data))
     length = longest_text(model, config)
     examples, used = _encode(model, data, length)
     good = [one.good for one in used if isinstance(one, JudgedCompletion)]
@@ -179,11 +184,16 @@ def _encode(
     model: LanguageModel, data: Sequence[Any], length: int
 ) -> tuple[list[list[EncodedCompletion]], list[Any]]:
     """Return the encoded sides of the examples that fit, and those examples."""
+    failed = dict[int, CheckpointError]()
     found, used, left_out, cut = [], [], list[int](), 0
     for number, one in enumerate(track(data, "encoding the examples", len(data)), 1):
         pair = isinstance(one, Preference)
         texts = (one.chosen, one.rejected) if pair else (one.completion,)
-        sides = encode_sides(model.tokenizer, one.prompt, texts)
+        try:
+            sides = encode_sides(model.tokenizer, one.prompt, texts)
+        except CheckpointError as error:
+            failed[number] = error
+            continue
         room = length - max(len(side.prompt_ids) for side in sides)
         if room < 1:
             left_out.append(number)
@@ -198,6 +208,8 @@ def _encode(
             ]
         )
         used.append(one)
+    if failed:
+        raise unusable_template(failed, len(data), "examples")
     if left_out:
         first = ", ".join(map(str, left_out[:3]))
         notice(

@@ -85,6 +85,11 @@ class PolicySettings:
             raise ConfigError(f"updates is {self.updates}", hint="choose at least 1")
         if self.kl_target is not None and not 0 < self.kl_target < math.inf:
             raise ConfigError(f"kl_target is {self.kl_target}", hint="it is positive; usual is 6")
+        if self.kl_target is not None and self.kl_weight == 0:
+            raise ConfigError(
+                "kl_target adapts beta by factors, and beta is 0",
+                hint="choose a first beta above 0, such as 0.05",
+            )
         for name in ("kl_weight", "value_clip", "value_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} is {getattr(self, name)}", hint="it is at least 0")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from idiolect.alignment.chat.conversations import InvalidRecordError, check_left_out, read_messages
+from idiolect.alignment.chat.conversations import InvalidRecordError, check_left_out, prompt_of
 from idiolect.alignment.preference.preferences import Prompt
 from idiolect.text.records import numbered_records, unusable
 from idiolect.text.skipped import MAX_UNREADABLE, Skipped, skip
@@ -100,7 +100,8 @@ def read_prompts(
 def _prompt(record: Mapping[str, Any]) -> Prompt:
     prompt = record.get("prompt", record.get("messages"))
     if isinstance(prompt, list):
-        messages = read_messages(prompt)
+        messages = prompt_of(record, prompt)
+        assert not isinstance(messages, str)
         if messages[-1]["role"] == "assistant":  # drop the answer of a conversation
             messages = messages[:-1]
         return messages
@@ -108,4 +109,4 @@ def _prompt(record: Mapping[str, Any]) -> Prompt:
         raise InvalidRecordError("no prompt")
     if (reason := unusable(prompt)) is not None:
         raise InvalidRecordError("empty prompt" if reason == "empty" else reason)
-    return prompt
+    return prompt_of(record, prompt)

@@ -12,10 +12,14 @@ against the record's `relevant` ids
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import math
 import re
+import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -50,7 +54,11 @@ _KINDS = "model:FOLDER, classifier:FOLDER:LABEL, python:FILE.py:FUNCTION, answer
 
 
 class Reward(Protocol):
-    """Scores completions; higher is better."""
+    """Scores completions; higher is better.
+
+    One that needs fields of the records may have a method `check`, which is called with all prompts
+    before training and raises an `InputError`.
+    """
 
     def __call__(
         self, prompts: Sequence[PolicyPrompt], completions: Sequence[str]
@@ -110,13 +118,34 @@ class FunctionReward:
     def __call__(
         self, prompts: Sequence[PolicyPrompt], completions: Sequence[str]
     ) -> Sequence[float]:
-        """Return the function's numbers."""
+        """Return the function's numbers.
+
+        Raises:
+            TrainingError: The function raises an exception.
+        """
         texts = [prompt_text(one.prompt) for one in prompts]
-        return self.function(texts, list(completions), [dict(one.record) for one in prompts])
+        records = [dict(one.record) for one in prompts]
+        try:
+            return self.function(texts, list(completions), records)
+        except Exception as error:
+            raise TrainingError(
+                f"the reward function raised {_told(error)}",
+                hint="it gets the lists of prompts, completions and records",
+            ) from error
 
 
 class AnswerReward:
     """1 for the right answer: compares the last number if the answer is one, otherwise the text."""
+
+    def check(self, prompts: Sequence[PolicyPrompt]) -> None:
+        """Check the records before training.
+
+        Raises:
+            InputError: A record has no `answer`.
+        """
+        missing = [one for one in prompts if not _answer(one)]
+        if missing:
+            raise _incomplete("answer", len(missing), prompts, missing[0], "add a field `answer`")
 
     def __call__(
         self, prompts: Sequence[PolicyPrompt], completions: Sequence[str]
@@ -126,16 +155,11 @@ class AnswerReward:
         Raises:
             InputError: A record has no `answer`.
         """
-        found = []
-        for one, text in zip(prompts, completions, strict=True):
-            answer = one.record.get("answer")
-            if answer is None:
-                raise InputError(
-                    "the reward `answer` needs an answer in each record",
-                    hint="add a field `answer`, or choose another reward",
-                )
-            found.append(float(_is_answer(text, str(answer))))
-        return found
+        self.check(prompts)
+        return [
+            float(_is_answer(text, _answer(one)))
+            for one, text in zip(prompts, completions, strict=True)
+        ]
 
 
 class PatternReward:
@@ -179,6 +203,17 @@ class SearchReward:
             ]
         )
 
+    def check(self, prompts: Sequence[PolicyPrompt]) -> None:
+        """Check the records before training.
+
+        Raises:
+            InputError: A record has no `relevant` ids.
+        """
+        missing = [one for one in prompts if not _grades(one.record)]
+        if missing:
+            hint = 'add a field `relevant`: ["id", …] or {"id": grade, …}'
+            raise _incomplete("relevant ids", len(missing), prompts, missing[0], hint)
+
     def __call__(
         self, prompts: Sequence[PolicyPrompt], completions: Sequence[str]
     ) -> Sequence[float]:
@@ -187,6 +222,7 @@ class SearchReward:
         Raises:
             InputError: A record has no `relevant` ids.
         """
+        self.check(prompts)
         written = [number for number, text in enumerate(completions) if text.strip()]
         found = self.search([completions[number] for number in written]) if written else []
         results = dict(zip(written, found, strict=True))
@@ -273,26 +309,61 @@ def _as_number(text: str) -> float:
     return float(text.replace(",", ""))
 
 
+def _answer(one: PolicyPrompt) -> str:
+    """Return the answer of a record; an empty one, which nothing said would equal, is missing."""
+    answer = one.record.get("answer")
+    return "" if answer is None else str(answer).strip()
+
+
 def _grades(record: Mapping[str, Any]) -> dict[str, float]:
+    """Return the grades of a record's relevant ids; none if it has none that can be read."""
     relevant = record.get("relevant")
-    if isinstance(relevant, Mapping):
-        return {str(id): float(grade) for id, grade in relevant.items()}
-    if isinstance(relevant, list) and relevant:
+    if isinstance(relevant, list):
         return {str(id): 1.0 for id in relevant}
-    raise InputError(
-        "the reward `search` needs the relevant ids of each record",
-        hint='add a field `relevant`: ["id", …] or {"id": grade, …}',
+    try:
+        return {str(id): float(grade) for id, grade in relevant.items()}  # type: ignore[union-attr]
+    except (AttributeError, TypeError, ValueError):
+        return {}
+
+
+def _incomplete(
+    what: str, count: int, prompts: Sequence[PolicyPrompt], first: PolicyPrompt, hint: str
+) -> InputError:
+    return InputError(
+        f"the reward needs the {what} of each record, and {count:,} of {len(prompts):,} have none "
+        f"(the first: {prompt_text(first.prompt)[:60]!r})",
+        hint=hint,
     )
+
+
+def _told(error: Exception) -> str:
+    """Return an exception of a user's file in one line, with the line that raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    # The first frame is our own call.
+    place = f" ({Path(frames[-1].filename).name} line {frames[-1].lineno})" if frames[1:] else ""
+    if isinstance(error, SyntaxError):
+        place = f" ({Path(error.filename or '').name} line {error.lineno})"
+        return f"SyntaxError: {error.msg}{place}"
+    return f"{type(error).__name__}: {error}{place}"
 
 
 def _load_function(path: Path, name: str) -> Callable[..., Sequence[float]]:
     if not path.is_file():
         raise InputError(f"there is no file {path}", hint="check the path")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    # A name of its own, which hides no other module; the loader is given for any file ending.
+    unique = (
+        f"{path.stem}_{hashlib.blake2b(str(path.resolve()).encode(), digest_size=4).hexdigest()}"
+    )
+    loader = SourceFileLoader(unique, str(path))
+    spec = importlib.util.spec_from_file_location(unique, path, loader=loader)
     assert spec is not None
-    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.modules[unique] = module  # data classes look their module up
+    try:
+        loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[unique]
+        raise InputError(f"{path} cannot be loaded: {_told(error)}", hint="correct it") from error
     function = getattr(module, name, None)
     if not callable(function):
         raise InputError(f"{path} has no function {name}", hint="check its name")

@@ -11,7 +11,11 @@ from typing import Any
 
 from torch import nn
 
-from idiolect.alignment.chat.chat_encoding import encode_prompt
+from idiolect.alignment.chat.chat_encoding import (
+    encode_prompt,
+    prepare_prompts,
+    unusable_template,
+)
 from idiolect.alignment.preference.train_preferences import wrapped
 from idiolect.alignment.reinforcement.policy_objective import (
     PolicyObjective,
@@ -21,7 +25,7 @@ from idiolect.alignment.reinforcement.policy_objective import (
 from idiolect.alignment.reinforcement.policy_settings import PolicySettings
 from idiolect.alignment.reinforcement.prompts import PolicyPrompt, RolloutSource
 from idiolect.alignment.reinforcement.rewards import Reward
-from idiolect.errors import ConfigError, InputError
+from idiolect.errors import CheckpointError, ConfigError, InputError
 from idiolect.generate.model_defaults import find_context_length, find_ends
 from idiolect.models.language_model import LanguageModel
 from idiolect.nn.embedding import ExtendedEmbedding
@@ -104,7 +108,8 @@ def train_policy(
     Raises:
         ConfigError: The model is not causal, a setting is out of its range, or the batch is not a
             multiple of the completions of a prompt.
-        InputError: The model has no end token, or there are too few prompts.
+        InputError: The model has no end token, there are too few prompts, or the reward misses
+            something in a record.
         CheckpointError: `output_dir` holds another run, or its checkpoint is damaged.
         TrainingError: The loss or a reward is not finite.
     """
@@ -119,7 +124,12 @@ def train_policy(
             hint="fine-tune it first (idiolect align sft), or name one in its generation config",
         )
     prompts = [wrapped(one, model.tokenizer, chat) for one in prompts]
+    prepare_prompts(model.tokenizer, (one.prompt for one in prompts))
     prompts, ids = _encode(model, prompts, settings, config)
+    for scorer in (reward, judge):
+        # Not in the rollout that happens to contain the record: the run could never continue.
+        if (check := getattr(scorer, "check", None)) is not None:
+            check(prompts)
     source = _source(len(prompts), settings, config)
     session = TrainingSession(
         model,
@@ -198,14 +208,21 @@ def _encode(
     context = find_context_length(model)
     longest = config.max_length if context is None else min(config.max_length, context)
     room = longest - settings.max_new_tokens
+    failed = dict[int, CheckpointError]()
     found, ids, left_out = [], [], list[int]()
     for number, one in enumerate(prompts, 1):
-        own = encode_prompt(model.tokenizer, one.prompt)
+        try:
+            own = encode_prompt(model.tokenizer, one.prompt)
+        except CheckpointError as error:
+            failed[number] = error
+            continue
         if not own or len(own) > room:
             left_out.append(number)
             continue
         found.append(one)
         ids.append(own)
+    if failed:
+        raise unusable_template(failed, len(prompts), "prompts")
     told = f"leave no room for {settings.max_new_tokens} new tokens in {longest}"
     if not found:
         raise InputError(

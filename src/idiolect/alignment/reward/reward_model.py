@@ -33,6 +33,7 @@ from idiolect.text.files import read_json, write_atomic
 from idiolect.text.format_version import check_format, with_format
 from idiolect.text.templates.pair_template import PairTemplate
 from idiolect.training.frozen_rows import fingerprint
+from idiolect.training.progress import notice, track
 
 __all__ = ["RewardModel"]
 
@@ -120,10 +121,6 @@ class RewardModel:
         """
         directory = check_path(directory, "directory")
         self.model.save(directory)
-        self.save_record(directory)
-
-    def save_record(self, directory: Path) -> None:
-        """Write the mean and standard deviation again, after `normalise`."""
         record = with_format({"max_length": self.max_length, "mean": self.mean, "std": self.std})
         write_atomic(directory / _RECORD, f"{json.dumps(record, indent=2)}\n".encode())
 
@@ -171,19 +168,45 @@ class RewardModel:
 
     def read(self, prompt: Prompt, answer: str) -> tuple[list[int], list[int]]:
         """Return the ids of a prompt with its answer, and their token type ids."""
+        return self._fitting(*self._parts(prompt, answer))
+
+    def report_cut(self, preferences: Sequence[Preference]) -> None:
+        """Print how many pairs are too long, and how many of them have equal sides when cut."""
+        room = self.max_length - (self._pairs.size if self._pairs is not None else 0)
+        cut = alike = 0
+        for one in track(preferences, "measuring the answers", len(preferences)):
+            parts = [self._parts(one.prompt, text) for text in (one.chosen, one.rejected)]
+            if any(len(before) + len(after) > room for before, after in parts):
+                cut += 1
+                chosen, rejected = (self._fitting(*part) for part in parts)
+                alike += chosen == rejected
+        if cut:
+            told = f", {alike:,} of which have equal sides then" if alike else ""
+            notice(
+                f"{cut:,} of {len(preferences):,} pairs are cut to {self.max_length} tokens{told}"
+            )
+
+    def _parts(self, prompt: Prompt, answer: str) -> tuple[list[int], list[int]]:
+        """Return the ids of a prompt and of its answer, however many they are."""
         tokenizer = self.model.tokenizer
         if self._pairs is not None:
             first, second = tokenizer.encode_batch(
                 [prompt_text(prompt), answer], add_special_tokens=False
             )
-            room = self.max_length - self._pairs.size
-            second = second[:room]
-            return self._pairs.join(first[max(0, len(first) + len(second) - room) :], second)
+            return first, second
         if find_chat_template(tokenizer) is None:
             prompt = prompt_text(prompt) + ("" if isinstance(prompt, str) else "\n\n")
         elif isinstance(prompt, str):
             prompt = ({"role": "user", "content": prompt},)
-        before, after = encode_completion(tokenizer, prompt, answer)
+        return encode_completion(tokenizer, prompt, answer)
+
+    def _fitting(self, before: list[int], after: list[int]) -> tuple[list[int], list[int]]:
+        """Return at most `max_length` ids, and their token type ids."""
+        if self._pairs is not None:
+            first, second = before, after
+            room = self.max_length - self._pairs.size
+            second = second[:room]
+            return self._pairs.join(first[max(0, len(first) + len(second) - room) :], second)
         end, after = after[-1:], after[: self.max_length - 1]
         if after[-1:] != end:
             after = [*after[: self.max_length - 1], *end]

@@ -57,7 +57,8 @@ def train_reward(
 
     Args:
         model: The reward model, whose network is changed in place.
-        preferences: Pairs of answers, with margins or without.
+        preferences: Pairs of answers, with margins or without. Those that are longer than the
+            model's `max_length` are cut, and counted.
         output_dir: The run's folder. The finished model is in `output_dir/model`.
         centre_rewards: Weight of the squared sum of a pair's scores, which keeps them around zero.
         epochs: Passes over the pairs.
@@ -79,6 +80,7 @@ def train_reward(
         raise ConfigError(f"centre_rewards is {centre_rewards}", hint="usual are 0 to 0.1")
     if steps is None and check_whole(epochs, "epochs") < 1:
         raise ConfigError(f"epochs is {epochs}", hint="choose at least 1")
+    model.report_cut(preferences)
     source = ShuffledEpochs(len(preferences), rows=config.batch_size, seed=config.seed)
     session = TrainingSession(
         model.model,
@@ -99,9 +101,9 @@ def train_reward(
     )
     objective = RewardObjective(model, preferences, centre_rewards=centre_rewards)
     session.train(objective, source)
-    session.publish(model.model.save)
+    # Before the model is published, which without its record would give other scores.
     model.normalise([(p.prompt, text) for p in preferences for text in (p.chosen, p.rejected)])
-    session.on_first(lambda: model.save_record(session.folder.path / "model"))
+    session.publish(model.save)
     return model
 
 

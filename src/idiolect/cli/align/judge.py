@@ -64,24 +64,31 @@ def judge(
     from idiolect.text.skipped import Skipped
 
     chosen = _judge(by, model, url, key)
+    # The endpoint knows itself how much its model reads.
+    report_cut = getattr(chosen, "report_cut", lambda pairs: None)
     results: dict[str, Any] = {}
+    # Files of one name in several folders have one result each.
+    short = len({path.name for path in data}) == len(data)
     for path in data:
+        name = path.name if short else str(path)
         skipped = Skipped()
         if win_rate:
             read = read_pairs(path, skipped=skipped, max_unreadable=max_unreadable)[:limit]
             pairs = [pair_judges.AnswerPair(*one) for one in read]
+            report_skipped(skipped, name)
+            report_cut(pairs)
             found = pair_judges.win_rate(chosen, pairs)
-            results[path.name] = found.as_dict()
-            report_skipped(skipped, path.name)
+            results[name] = found.as_dict()
             if not as_json:
-                _show_win_rate(path.name, found)
+                _show_win_rate(name, found)
             continue
         preferences = read_preferences(path, skipped=skipped, max_unreadable=max_unreadable)[:limit]
-        report_skipped(skipped, path.name)
+        report_skipped(skipped, name)
+        report_cut([pair_judges.AnswerPair(p.prompt, p.chosen, p.rejected) for p in preferences])
         scores = evaluate_margins(preferences, pair_judges.as_margins(chosen, preferences))
-        results[path.name] = scores.as_dict()
+        results[name] = scores.as_dict()
         if not as_json:
-            typer.echo(path.name)
+            typer.echo(name)
             show_agreement({by: scores})
     unclear = getattr(chosen, "unclear", 0)
     if unclear:

@@ -30,6 +30,7 @@ from idiolect.text.skipped import MAX_UNREADABLE
 if TYPE_CHECKING:
     from idiolect.prompting.demonstrations import Demonstrations
     from idiolect.prompting.prompt_evaluation import PromptScores
+    from idiolect.tasks.classify.labelled_texts import LabelledText
 
 __all__ = ["evaluate"]
 
@@ -95,6 +96,8 @@ def evaluate(
     choices: list[Demonstrations | None] = [None]
     if pool is not None:
         vectors = None if encoder is None else Encoder.load(encoder, device=local_device())
+        if demonstrations != "nearest":  # which leaves out each text itself
+            known = _without(known, texts)
         # The nearest examples do not depend on a seed.
         count = 1 if demonstrations == "nearest" else seeds
         choices = [
@@ -110,6 +113,20 @@ def evaluate(
         typer.echo(json_module.dumps(_summary(scores, len(texts)), indent=2))
     else:
         _show(scores, len(texts))
+
+
+def _without(pool: list[LabelledText], texts: list[LabelledText]) -> list[LabelledText]:
+    """Return the examples that are not evaluated: a prompt must not show a text's own answer."""
+    from idiolect.training.progress import notice
+
+    evaluated = {(one.text, one.text_pair) for one in texts}
+    kept = [one for one in pool if (one.text, one.text_pair) not in evaluated]
+    if len(kept) < len(pool):
+        notice(
+            f"{len(pool) - len(kept):,} of {len(pool):,} examples of the pool are evaluated texts "
+            "and are left out of it"
+        )
+    return kept
 
 
 def _summary(scores: PromptScores, count: int) -> dict[str, object]:

@@ -130,8 +130,21 @@ def find_task(
             )
         answers[name] = word
     form = None if example is None else example.replace("\\n", "\n")
-    changes = given(instruction=instruction, example=form, answers=answers or None)
+    # Those of other labels stay as they are in the file.
+    merged = {**task.template.answers, **answers} if answers else None
+    changes = given(instruction=instruction, example=form, answers=merged)
     template = task.template.with_changes(**changes)
+    pairs = any(one.text_pair is not None for one in examples)
+    if pairs and "{text_pair}" not in template.example:
+        raise ConfigError(
+            f"the example {template.example!r} does not show the second texts of --text-pair",
+            hint=r"such as --example '{text}\n{text_pair}\nLabel:'",
+        )
+    if not pairs and "{text_pair}" in template.example:
+        raise ConfigError(
+            "the example shows {text_pair}, and the texts have no second text",
+            hint="name its field: --text-pair",
+        )
     return replace(task, template=template, calibrated=calibrated or task.calibrated)
 
 

@@ -93,6 +93,7 @@ def tune(
     """
     from idiolect.errors import ConfigError
     from idiolect.generate.generator import Generator
+    from idiolect.nn.prompt.attach_prompt import prompt_of
     from idiolect.nn.prompt.prompt_config import PromptConfig
     from idiolect.prompting.prompt_evaluation import evaluate_prompt
     from idiolect.prompting.tune_prompt import tune_prompt, tuning_config
@@ -120,6 +121,10 @@ def tune(
     held_out = valid and read_texts(valid, text, text_pair, label, max_unreadable)
     task = find_task(model, prompt, instruction, example, answer, examples)
     generator = load_generator(model)
+    further = virtual and prompt_of(generator.model.network) is not None
+    if further:
+        reason = "the model's own virtual tokens are trained further"
+        refuse_unused(context, reason, "num_virtual_tokens", "init_text", "prefix_projection")
     ids = () if init_text is None else tuple(generator.model.tokenizer.encode(init_text))
     before = evaluate_prompt(generator, task, held_out).mean if held_out else None
     tune_prompt(
@@ -128,7 +133,9 @@ def tune(
         examples,
         output_dir=out,
         adaptation=method,
-        prompt=PromptConfig(
+        prompt=None
+        if further
+        else PromptConfig(
             method="prefix" if method == "prefix" else "prompt",
             num_virtual_tokens=num_virtual_tokens,
             init_ids=ids,
@@ -137,10 +144,21 @@ def tune(
         lora=lora_config(lora_r, lora_target_modules),
         epochs=epochs,
         config=config,
-        base=str(Path(model).resolve()) if Path(model).exists() else model,
+        base=_base_of(model),
     )
     if held_out and before is not None:
         # A new generator, since the virtual tokens take up part of the context.
         after = evaluate_prompt(Generator(generator.model), task, held_out).mean
         typer.echo(f"accuracy on {valid}: {before:.4f} before, {after:.4f} after")
     typer.echo(f"the tuned model is in {out / 'model'}")
+
+
+def _base_of(model: str) -> str:
+    """Return the name of the model below the virtual tokens: of a tuned prompt, its base."""
+    from idiolect.models.prompt_files import prompted_base
+
+    path = Path(model)
+    if not path.exists():
+        return model
+    base = prompted_base(path) if path.is_dir() else None
+    return base or str(path.resolve())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 
 import torch
@@ -26,6 +26,8 @@ class Likelihood:
     """Sum of the log-probabilities of its tokens."""
     is_greedy: bool
     """Whether greedy decoding would write the ending."""
+    is_cut: bool = False
+    """Whether the beginning of the context was cut, since the model's context is shorter."""
 
 
 @torch.inference_mode()
@@ -50,9 +52,10 @@ def score_endings(
         raise InputError(
             "likelihoods of endings need a model without an encoder", hint="choose a causal model"
         )
-    rows = [encode_ending(generator, context, ending) for context, ending in pairs]
-    if not rows:
+    encoded = [_encode(generator, context, ending) for context, ending in pairs]
+    if not encoded:
         return []
+    rows = [_fitting(generator, ids, start) for ids, start in encoded]
     # Each row reads the last context token itself: its state predicts the first token of the
     # ending.
     shared = _common_length([ids[: start - 1] for ids, start in rows])
@@ -81,7 +84,11 @@ def score_endings(
             )
             for row, likelihood in zip(mine, found, strict=True):
                 results[row] = likelihood
-    return [one for one in results if one is not None]
+    return [
+        replace(one, is_cut=len(ids) < len(whole))
+        for one, (ids, _), (whole, _) in zip(results, rows, encoded, strict=True)
+        if one is not None
+    ]
 
 
 def _rows_to_read(inputs: Sequence[list[int]]) -> tuple[list[list[int]], list[int]]:
@@ -140,6 +147,11 @@ def encode_ending(generator: Generator, context: str, ending: str) -> tuple[list
     Raises:
         InputError: The context is empty, and the model has no token that begins a text.
     """
+    return _fitting(generator, *_encode(generator, context, ending))
+
+
+def _encode(generator: Generator, context: str, ending: str) -> tuple[list[int], int]:
+    """Return all ids of context and ending, and the index at which the ending begins."""
     tokenizer = generator.model.tokenizer
     stripped = context.rstrip()
     ending = context[len(stripped) :] + ending
@@ -155,7 +167,11 @@ def encode_ending(generator: Generator, context: str, ending: str) -> tuple[list
                 hint="give the question a context",
             )
         ids, start = [first, *ids], 1
-    start = min(start, len(ids) - 1)
+    return ids, min(start, len(ids) - 1)
+
+
+def _fitting(generator: Generator, ids: list[int], start: int) -> tuple[list[int], int]:
+    """Return ids without those at the beginning that exceed the model's context."""
     most = generator.context_length
     if most is not None and len(ids) > most + 1:
         cut = len(ids) - most - 1

@@ -17,7 +17,10 @@ from typer.main import get_command
 from cli.program import MAIN, SOURCE
 from idiolect.cli.endings import name_options
 from idiolect.cli.main import app
+from idiolect.errors import InputError
 from idiolect.models.language_model import LanguageModel
+from idiolect.text.records import read_records
+from idiolect.text.skipped import Skipped
 from idiolect.text.tokenizers.bpe import train
 
 _ENVIRONMENT = {**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
@@ -157,6 +160,17 @@ def test_unusual_environments(tmp_path: Path, variables: dict[str, str]) -> None
 def test_errors_name_options_as_they_are_typed(words: str, message: str, expected: str) -> None:
     found = name_options(message, get_command(app), [*words.split(), "file", "--steps", "3"])
     assert found.startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("command", "name"), [("audit", "--max-unreadable"), ("run", "max_unreadable")]
+)
+def test_unreadable_rows_name_the_option_once(tmp_path: Path, command: str, name: str) -> None:
+    (tmp_path / "rows.jsonl").write_text("no JSON\n")
+    with pytest.raises(InputError) as refused:
+        list(read_records(tmp_path / "rows.jsonl", Skipped()))
+    message = name_options(str(refused.value), get_command(app), [command, "rows.jsonl"])
+    assert message.endswith(f"or allow a larger share: {name})")
 
 
 def test_an_error_names_the_option(folder: Path, tmp_path: Path) -> None:

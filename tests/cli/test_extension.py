@@ -10,8 +10,11 @@ import torch
 from safetensors.torch import load_file
 
 from cli.program import idiolect_program as run
+from idiolect.cli.extension import _read_terms
+from idiolect.errors import InputError
 from idiolect.models.language_model import LanguageModel
 from idiolect.text.tokenizers.tokenizer import Tokenizer
+from idiolect.vocabulary.terms import Terms
 from vocabulary.conftest import DOMAIN, GENERAL
 from vocabulary.rows.test_grow import TERMS, build
 
@@ -112,3 +115,16 @@ def test_help_shows_an_example(command: str) -> None:
     done = run(command, "--help")
     assert done.returncode == 0
     assert f"idiolect {command} ./gpt2" in done.stdout
+
+
+def test_terms_are_recognised_by_what_the_file_holds(tmp_path: Path) -> None:
+    terms = Terms.of(TERMS)
+    for name in ("terms.json", "terms.txt", "terms"):
+        terms.save(tmp_path / name)
+        assert _read_terms(tmp_path / name) == terms
+    (tmp_path / "list.txt").write_text("\n".join(["# ours", "", "{ndarray}", *TERMS]))
+    assert [term.text for term in _read_terms(tmp_path / "list.txt")] == ["{ndarray}", *TERMS]
+    for name in ("records.jsonl", "records.txt"):
+        (tmp_path / name).write_text('{"id": "a", "text": "red lamp"}\n{"id": "b"}\n')
+        with pytest.raises(InputError, match="holds records, not terms"):
+            _read_terms(tmp_path / name)

@@ -15,6 +15,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from idiolect.cli.main import app
+from idiolect.encoding.encoder import Encoder
+from idiolect.encoding.text_reader import EncodingCounts
 from idiolect.errors import IdiolectError, InputError
 from idiolect.search.store.store import Store
 
@@ -30,7 +32,6 @@ PRODUCTS = [
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a folder with records; `Encoder.load` returns an encoder without weights."""
-    from idiolect.encoding.encoder import Encoder
 
     class Letters:
         """Encodes a text as its letter counts."""
@@ -255,6 +256,26 @@ def test_unreadable_rows_may_be_allowed(here: Path) -> None:
     result = _run("index", "build", "idx", "a.csv", *options)
     assert "1 items written" in result.output
     assert "skipped 1 records: malformed CSV (a.csv line 3)" in result.output
+
+
+def test_truncated_texts_of_all_batches_are_told_once(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Short:
+        dimensions = 2
+        fingerprint = "short"
+
+        def encode(self, texts: list[str], *, counts: EncodingCounts, **_: Any) -> np.ndarray:
+            counts.add(EncodingCounts(texts=len(texts), truncated=len(texts), lost=2 * len(texts)))
+            return np.ones((len(texts), 2), np.float32)
+
+    monkeypatch.setattr(Encoder, "load", lambda source: Short())
+    records = [json.dumps({"id": str(n), "text": f"lamp {n}"}) for n in range(600)]  # two batches
+    (here / "many.jsonl").write_text("\n".join(records))
+    told = "600 of 600 encoded texts are longer"
+    assert _run("index", "build", "idx", "many.jsonl", "--encoder", "short").output.count(told) == 1
+    (here / "many.jsonl").write_text("\n".join(records).replace("lamp", "desk"))
+    assert _run("index", "add", "idx", "many.jsonl", "--encoder", "short").output.count(told) == 1
 
 
 def test_metadata_that_cannot_be_stored_stops_or_is_left_out(

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cli.program import idiolect_program
+from idiolect.cli import vocabulary
+from idiolect.errors import InputError
 from idiolect.text.tokenizers.tokenizer import Tokenizer
 from idiolect.vocabulary.extend.extend import extend
 from idiolect.vocabulary.terms import Terms
@@ -86,6 +88,14 @@ def test_bad_input_is_one_line(folder: Path, arguments: list[str], message: str)
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_folder_that_may_not_be_written_is_refused_before_the_audit(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vocabulary.os, "access", lambda *_: False)
+    with pytest.raises(InputError, match="cannot be written"):
+        vocabulary.audit("not-read-yet", [folder / "notes.jsonl"], terms_out=folder / "terms.json")
 
 
 def test_the_promise_is_what_extend_measures(folder: Path) -> None:

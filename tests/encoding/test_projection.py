@@ -19,6 +19,7 @@ from idiolect.encoding.projection import Projection
 from idiolect.encoding.tune import tune
 from idiolect.encoding.tune_on_text import tune_on_text
 from idiolect.errors import CheckpointError, ConfigError, InputError, VerificationError
+from idiolect.training.progress import report_to
 from idiolect.training.training_config import TrainingConfig
 from training import models
 
@@ -73,6 +74,15 @@ def test_projections_are_chained() -> None:
     again = Projection.fit(turned, whiten=True)(torch.from_numpy(turned)).numpy()
     found = encoder.encode(MANY)
     np.testing.assert_allclose(np.abs(found[:, :4]), np.abs(again[:, :4]), atol=1e-2)
+
+
+def test_fitting_reports_its_progress() -> None:
+    # It reads thousands of texts at full length: without a line it looked like a hang.
+    seen: list[tuple[int, int, str]] = []
+    with report_to(lambda *state: seen.append(state)):
+        tiny_encoder().project(["the water", "a garden", "the garden and the water"])
+    assert seen[0] == (0, 3, "fitting the projection")
+    assert seen[-1][:2] == (3, 3)
 
 
 def test_nothing_to_fit_is_reported() -> None:

@@ -286,6 +286,21 @@ def test_a_slow_body_a_slow_route_and_a_client_that_leaves() -> None:
     assert (sent, events) == ([], [])
 
 
+def test_a_response_that_was_sent_is_not_recorded_as_a_client_that_left(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def file(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": b"all of it"})
+        await asyncio.sleep(0.1)  # as while the file is closed in a thread
+
+    with caplog.at_level("INFO", "idiolect"):
+        # The server reports a disconnection as soon as the response is complete.
+        _, events = _through_gate(file, [_BODY, _LEFT])
+    assert events == ["done"]
+    assert [record.fields["status"] for record in caplog.records] == [200]
+
+
 def test_a_client_that_does_not_read_its_stream_does_not_hold_it_forever() -> None:
     async def unread(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200})

@@ -112,7 +112,7 @@ def test_one_in_a_hundred_may_be_unreadable(tmp_path: Path) -> None:
     assert left_out == "1 malformed CSV (a.csv line 101)"
     with pytest.raises(InputError, match="2 of 100 lines cannot be read"):
         _read(tmp_path / "b.csv", f"i,t\n{''.join(good[1:])}1,2,3\n4\n")
-    with pytest.raises(InputError, match="--max-unreadable"):
+    with pytest.raises(InputError, match="allow a larger share: max_unreadable"):
         _read(tmp_path / "a.csv", f"i,t\n{''.join(good)}1,2,3\n", max_unreadable=0)
 
 

@@ -80,6 +80,12 @@ def test_a_folder_in_the_place_of_a_file_is_named(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
+def test_a_file_that_cannot_be_created_is_named_as_it_was_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        write_atomic(tmp_path / "no" / "report.html", b"data")
+    assert caught.value.filename == str(tmp_path / "no" / "report.html")
+
+
 def _killed_within(context: str, statement: str) -> None:
     code = (
         "import os; from pathlib import Path; from idiolect.text.files import *\n"

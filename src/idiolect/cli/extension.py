@@ -26,7 +26,7 @@ from idiolect.cli.training_options import (
     given,
     local_device,
 )
-from idiolect.errors import InputError
+from idiolect.errors import CheckpointError, InputError
 from idiolect.text.skipped import MAX_UNREADABLE
 
 if TYPE_CHECKING:
@@ -226,7 +226,21 @@ def _added_record(
 def _read_terms(path: Path) -> Terms:
     from idiolect.vocabulary.terms import Terms, read_glossary
 
-    return Terms.load(path) if path.suffix == ".json" else Terms.of(read_glossary(path))
+    if path.suffix == ".json":
+        return Terms.load(path)
+    lines = read_glossary(path)
+    first = next(filter(None, lines), "")
+    if first != "{" and not first.startswith('{"'):
+        return Terms.of(lines)
+    # JSON under another name: the lines of `audit --terms terms.txt`, or of a file of records,
+    # are no terms.
+    try:
+        return Terms.load(path)
+    except CheckpointError as error:
+        raise InputError(
+            f"{path} holds records, not terms",
+            hint="give the output of `idiolect audit --terms`, or a text file, one term per line",
+        ) from error
 
 
 def _extension_table(extension: Extension, out: Path) -> Table:

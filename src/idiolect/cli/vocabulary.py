@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -92,6 +93,11 @@ def audit(
             raise InputError(f"there is no folder {path.parent}", hint="create it first")
         if path is not None and path.is_dir():
             raise InputError(f"{path} is a folder", hint="name a file to write")
+        # Before the audit, which may take minutes. The file replaces an older one in its folder.
+        if path is not None and not os.access(path.parent, os.W_OK | os.X_OK):
+            raise InputError(
+                f"{path.parent} cannot be written", hint="check its permissions, or name another"
+            )
     glossary_terms = read_glossary(glossary) if glossary else None
     words = WordVectors.load(vectors) if vectors else None
     reading: dict[str, Any] = {"per": per, "max_unreadable": max_unreadable}

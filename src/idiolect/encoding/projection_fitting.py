@@ -14,6 +14,7 @@ from idiolect.errors import InputError
 from idiolect.models.language_model import LanguageModel
 from idiolect.models.shallow import WHITENED, in_pieces, static_rows
 from idiolect.text.arguments import list_of_texts
+from idiolect.training.progress import show_progress
 
 __all__ = ["fit_projection", "fold_projection"]
 
@@ -51,10 +52,11 @@ def fit_projection(
     sample = list_of_texts(texts[::step])
     rows = in_pieces(model, reader.read(sample, "document", EncodingCounts()))
     parts: list[Tensor] = []
-    with torch.inference_mode():
+    with torch.inference_mode(), show_progress("fitting the projection", len(rows)) as activity:
         for batch in by_length(rows, usual_tokens_per_batch(network)):
             parts.append(pool_rows([rows[i] for i in batch]).float().cpu())
             check_finite(parts[-1], [step * i for i in batch])
+            activity.advance(len(batch))
     if not parts:
         raise InputError("all texts are empty", hint="pass texts to fit the projection to")
     fitted = Projection.fit(torch.cat(parts).numpy(), whiten=whiten, linear=network.context_free)

@@ -4,8 +4,9 @@ On a terminal it is a live table; otherwise it prints a line for each finished s
 during a stage.
 
 The remaining time is estimated for stages with a known speed: the current one from its progress,
-later ones from an earlier run or from the same stage of another control. The display says "at
-least" while some stages have no estimate.
+later ones from an earlier run or from the same stage of another control. While some stages have no
+estimate, as in a first run, the display shows only the number of the current stage and its own
+remaining time: a sum over the others would be far too small.
 """
 
 from __future__ import annotations
@@ -101,6 +102,20 @@ class Display:
             left, known = left + (guess or 0.0), known and guess is not None
         return left, known
 
+    def _remaining(self) -> str:
+        """Return what is left of the run, or of its current stage if later ones have no estimate.
+
+        Empty between stages of a run without estimates.
+        """
+        left, known = self._left()
+        if known:
+            return f"about {duration(left)} left in all" if left else ""
+        if not self._current:
+            return ""
+        place = f"stage {self._stages.index(self._current) + 1} of {len(self._stages)}"
+        own = self._stage_left()
+        return f"{place}, about {duration(own)} left in it" if own else place
+
     def _stage_left(self) -> float | None:
         moved = self._done - self._offset
         if self._total and moved > 0:
@@ -112,7 +127,7 @@ class Display:
         if (before := self._expected[stage]) is not None:
             return before
         plain = stage.rpartition(".")[2]
-        same = [seconds for name, seconds in self._taken.items() if name.endswith(plain)]
+        same = [s for name, s in self._taken.items() if name.rpartition(".")[2] == plain]
         return same[-1] if same else None
 
     def _render(self) -> RenderableType:
@@ -129,24 +144,21 @@ class Display:
                 table.add_row("[bold]▸[/bold]", f"[bold]{stage}[/bold]", elapsed, bar, progress)
             else:
                 table.add_row(" ", f"[dim]{stage}[/dim]", "", "", "")
-        left, known = self._left()
-        last = f"{'' if known else 'at least '}{duration(left)} left"
+        last = self._remaining()
         if all(stage in self._taken or stage in self._notes for stage in self._stages):
             last = f"{duration(time.monotonic() - self._started)} in total"
         return Group(table, Text(last))
 
     def _progress_text(self) -> str:
         counted = f"{self._done:,}/{self._total:,}  " if self._total else ""
-        return counted + self._text
+        return (counted + self._text).rstrip()
 
     def _describe(self) -> str:
         """Return the state of the current stage in one line."""
         if not self._current:
             return ""
-        left, known = self._left()
         spent = duration(time.monotonic() - self._began)
-        whole = f"{'about' if known else 'at least'} {duration(left)} left in all" if left else ""
-        parts = (f"{self._current}: {spent}", self._progress_text(), whole)
+        parts = (f"{self._current}: {spent}", self._progress_text(), self._remaining())
         return "  ".join(part for part in parts if part)
 
     def _line(self, text: str) -> None:

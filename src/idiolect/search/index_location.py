@@ -7,7 +7,7 @@ from pathlib import Path
 from idiolect.errors import InputError
 from idiolect.text.arguments import check_path
 
-__all__ = ["RUN_INDEX", "index_folder", "is_index"]
+__all__ = ["RUN_INDEX", "index_folder", "is_index", "run_inside"]
 
 RUN_INDEX = Path("stages", "index", "index")
 """The index of a run, in the run's folder."""
@@ -31,3 +31,9 @@ def index_folder(path: str | Path) -> Path:
 def is_index(folder: Path) -> bool:
     """Return whether a folder holds an index."""
     return (folder / "ledger.db").is_file()
+
+
+def run_inside(folder: Path) -> str:
+    """Return a hint with a run in a folder, as `shop/run` in `shop`; empty if there is none."""
+    found = sorted(folder.glob(f"*/{RUN_INDEX.parts[0]}"))
+    return f"did you mean {found[0].parent}?" if found else ""

@@ -14,7 +14,7 @@ from typing import Literal
 from idiolect.errors import IdiolectError, InputError
 from idiolect.models.registry import find_family
 from idiolect.recommend.recommender_location import is_recommender, recommender_folder
-from idiolect.search.index_location import RUN_INDEX, is_index
+from idiolect.search.index_location import RUN_INDEX, is_index, run_inside
 from idiolect.search.store.ledger import Ledger
 from idiolect.text.files import read_json
 from idiolect.text.hub import is_known_model
@@ -55,6 +55,8 @@ class ServedFolder:
                 f"there is no {path}",
                 hint=similar_path(folder) or "pass a run, an index, or a model",
             )
+        if not (folder / "config.json").is_file() and (hint := run_inside(folder)):
+            raise InputError(f"{folder} holds no index or model itself", hint=hint)
         return cls("model", path)
 
     @property

@@ -150,8 +150,13 @@ def _create_sibling(path: Path) -> tuple[int, Path]:
             os.close(handle)
     while True:
         name = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        with contextlib.suppress(FileExistsError):
+        try:
             return os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666), name
+        except FileExistsError:
+            continue
+        except OSError as error:
+            error.filename = str(path)  # the file that was asked for, in messages
+            raise
 
 
 def _lock(handle: int, name: Path) -> bool:

@@ -164,5 +164,5 @@ def check_share(
         raise InputError(
             f"{path}: {bad:,} of {read + bad:,} {unit}s cannot be read: {summary(faults)}",
             hint=f"correct them{''.join(_ADVICE.get(reason, '') for reason in faults)}, or allow a"
-            " larger share: --max-unreadable, max_unreadable",
+            " larger share: max_unreadable",
         )

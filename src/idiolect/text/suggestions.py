@@ -36,10 +36,14 @@ def did_you_mean(name: str, known: Iterable[str], what: str = "known:") -> str:
 
 
 def similar_path(path: str | Path) -> str:
-    """Return a hint with an existing path similar to a missing one; empty if there is none."""
+    """Return a hint with an existing path similar to a missing one; empty if there is none.
+
+    A path of the wrong kind, such as a file in the place of a folder, is not its own hint.
+    """
     path = Path(path)
     try:
-        names = [one.name for one in islice(path.parent.iterdir(), _MAX_COMPARED)]
+        beside = islice(path.parent.iterdir(), _MAX_COMPARED)
+        names = [one.name for one in beside if one.name != path.name]
     except OSError:
         return ""
     near = _nearest(path.name, names)

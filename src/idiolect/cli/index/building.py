@@ -154,6 +154,7 @@ def build(
         source=encoder,
         progress=True,
         skip_invalid_metadata=skip_invalid_metadata,
+        encoding_counts=report.encoded,
     ) as built:
         report.print(built.counts)
         report.console.print(overview(index, built.store.describe()))
@@ -180,6 +181,7 @@ def add(
     report = _Report()
     with open_index(index, encoder, background=True) as opened:
         items = report.items(sources, id_field, fields, metadata, vectors, max_unreadable)
+        opened.encoding_counts = report.encoded
         counts = opened.add(
             items,
             namespace=namespace,
@@ -195,7 +197,10 @@ class _Report:
     def __init__(self) -> None:
         from rich.console import Console
 
+        from idiolect.encoding.text_reader import EncodingCounts
+
         self.console = Console()
+        self.encoded = EncodingCounts()  # of all batches; each would log a warning of its own
         self._skipped = Skipped()
         self._began = time.perf_counter()
 
@@ -231,5 +236,10 @@ class _Report:
             self.console.print(
                 f"skipped {counts['empty']:,} items: their text has no known word, or their vector"
                 " is zero"
+            )
+        if self.encoded.truncated:
+            self.console.print(
+                f"{self.encoded.truncated:,} of {self.encoded.texts:,} encoded texts are longer"
+                f" than the encoder reads and were truncated; {self.encoded.lost:,} tokens are lost"
             )
         report_skipped(self._skipped)

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from idiolect.errors import CheckpointError, IdiolectError, InputError
+from idiolect.search.index_location import run_inside
 from idiolect.search.store.lexical import add_functions
 from idiolect.search.store.metadata_index import MetadataIndex
 
@@ -111,7 +112,8 @@ class Ledger:
         self._cache = _CACHE
         self._most_log = _MOST_LOG
         if not path.is_file():
-            raise InputError(f"no index at {path.parent}", hint="check the path, or build one")
+            hint = run_inside(path.parent) or "check the path, or build one"
+            raise InputError(f"no index at {path.parent}", hint=hint)
         with self.reading() as db:
             check_ledger(db, path)
 

@@ -180,8 +180,14 @@ class Gate:
                     timeout=self.settings.stream_timeout,
                     return_when=asyncio.FIRST_COMPLETED,
                 )
+            if not work.done() and exchange.complete:
+                # The server reports the end of a response as a disconnection. The route only has
+                # to clean up, as after sending a file.
+                await asyncio.wait({work}, timeout=self.settings.request_timeout)
             if work.done():
                 await work
+            elif exchange.complete:
+                _LOG.warning("request %s was answered, and its route did not end", exchange.id)
             elif left.done():
                 raise _ClientLeftError
             else:
@@ -229,6 +235,7 @@ class _Exchange:
         self.began = time.monotonic()
         self.status = self.bytes_in = self.bytes_out = 0
         self.held = 0  # bytes of the body in memory
+        self.complete = False  # whether the last part of the response was sent
         self.key = self.shown = ""
 
     @property
@@ -248,6 +255,8 @@ class _Exchange:
             message = {**message, "body": b""}
         self.bytes_out += len(message.get("body", b""))
         await self._send(message)
+        last = message["type"] == "http.response.body" and not message.get("more_body", False)
+        self.complete = self.complete or last
 
     async def refuse(self, scope: Scope, receive: Receive, error: Exception) -> None:
         """Respond with an error, unless the response has started."""

@@ -88,6 +88,9 @@ def test_a_missing_configuration(tmp_path: Path) -> None:
 
 
 def test_a_folder_instead_of_a_configuration(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"is a folder \(write one with idiolect init .*\)"):
+        PipelineConfig.load(tmp_path)
+    (tmp_path / "idiolect.toml").touch()
     with pytest.raises(ConfigError, match=r"is a folder \(give .*idiolect\.toml\)"):
         PipelineConfig.load(tmp_path)
 

@@ -180,7 +180,9 @@ class PipelineSettings(SettingsTable):
         """
         path = Path(path)
         if path.is_dir():
-            raise ConfigError(f"{path} is a folder", hint=f"give {path / 'idiolect.toml'}")
+            inside = path / "idiolect.toml"
+            hint = f"give {inside}" if inside.is_file() else f"write one with idiolect init {path}"
+            raise ConfigError(f"{path} is a folder", hint=hint)
         text = read_text(path)
         try:
             values = tomllib.loads(text)

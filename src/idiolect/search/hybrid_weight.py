@@ -78,8 +78,8 @@ class HybridWeight:
             return cls(_PUBLISHED, "the default for an encoder that was published as one")
         return cls(
             0.0,
-            "the default for an encoder made of a language model, until fit_fusion has queries with"
-            " known answers",
+            "the default for an encoder made of a language model, until it is fitted to queries"
+            " with known answers",
         )
 
 

@@ -69,7 +69,10 @@ def render_chat(
     """
     template = find_chat_template(tokenizer) if template is None else template
     if template is None:
-        raise InputError("this model has no chat template", hint="use idiolect generate")
+        raise InputError(
+            "this model has no chat template",
+            hint="continue a text instead: idiolect generate, /v1/completions",
+        )
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation]
     )

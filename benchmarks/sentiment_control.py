@@ -1,15 +1,16 @@
 """Sentiment control: continue the first words of film reviews so that they are positive.
 
-    policy   idiolect-base, fine-tuned on reviews (SFT)
+    policy   idiolect-base, or another model, fine-tuned on reviews (SFT)
     reward   log-odds of "positive" by a classifier trained on SST-2
     judge    the same by another classifier, trained on the reviews that are not in SST-2
 
-DPO, PPO, RLOO and GRPO are compared with SFT and with the best of 4 samples of SFT, whose
-divergence is at most log 4 − 3/4 nats, at equal divergence from SFT. Every stage is kept in the
-folder, so the script can be stopped and run again:
+DPO, PPO, RLOO and GRPO are compared with SFT and with the best of n samples of SFT, whose
+divergence is at most log n − (n − 1) / n nats, at equal divergence from SFT. Every stage is kept in
+the folder, so the script can be stopped and run again:
 
     python benchmarks/sentiment_control.py DATA runs/sentiment --seeds 3 --minutes 9
     python benchmarks/sentiment_control.py DATA runs/sentiment --plot docs/sentiment.png
+    python benchmarks/sentiment_control.py DATA runs/smollm2 --base smollm2 --rank 4 --rate 3e-4
 """
 
 from __future__ import annotations
@@ -41,15 +42,18 @@ from idiolect.alignment.reinforcement.train_policy import policy_config, train_p
 from idiolect.encoding.encoder import Encoder
 from idiolect.generate.generator import Generator
 from idiolect.models.language_model import LanguageModel
+from idiolect.nn.lora import LoraConfig
 from idiolect.tasks.classify.classification_metrics import score_classes
 from idiolect.tasks.classify.labelled_texts import LabelledText
 from idiolect.tasks.classify.text_classifier import TextClassifier
 from idiolect.tasks.task_model import task_config
 
 WORDS, NEW_TOKENS, LAYERS = 4, 12, 3
-BEST_OF = 4
+BEST_OF = (2, 4, 8)
+PAIR_OF = 4
 BETA = {"ppo": 1.0, "rloo": 1.0, "grpo": 0.6, "dpo": 1.0}
 METHODS = tuple(BETA)
+ALL_LAYERS = ("query", "key", "value", "output", "gate", "up", "down")
 
 
 def read_reviews(path: Path) -> list[tuple[str, str]]:
@@ -120,13 +124,13 @@ def pairs_of(model: LanguageModel, prompts: list[str], reward: Any) -> list[Pref
         prompts,
         do_sample=True,
         max_new_tokens=NEW_TOKENS,
-        num_return_sequences=BEST_OF,
+        num_return_sequences=PAIR_OF,
         seed=11,
         batch_size=64,
     )
-    texts = np.array([one.text for one in written]).reshape(-1, BEST_OF)
-    given = [PolicyPrompt(prompt) for prompt in prompts for _ in range(BEST_OF)]
-    scores = np.array(reward(given, texts.ravel().tolist())).reshape(-1, BEST_OF)
+    texts = np.array([one.text for one in written]).reshape(-1, PAIR_OF)
+    given = [PolicyPrompt(prompt) for prompt in prompts for _ in range(PAIR_OF)]
+    scores = np.array(reward(given, texts.ravel().tolist())).reshape(-1, PAIR_OF)
     return [
         Preference(prompt, str(row[own.argmax()]), str(row[own.argmin()]))
         for prompt, row, own in zip(prompts, texts, scores, strict=True)
@@ -134,6 +138,13 @@ def pairs_of(model: LanguageModel, prompts: list[str], reward: Any) -> list[Pref
         and row[own.argmin()].strip()
         and row[own.argmax()] != row[own.argmin()]
     ]
+
+
+def adapters(rank: int) -> dict[str, Any]:
+    """Return the arguments that train LoRA adapters of a rank; of rank 0, all weights train."""
+    if not rank:
+        return {}
+    return {"train": "rows+lora", "lora": LoraConfig(r=rank, target_modules=ALL_LAYERS)}
 
 
 def train_one(
@@ -146,6 +157,13 @@ def train_one(
     args: Any,
 ) -> None:
     model = LanguageModel.load(sft)
+    config = {
+        "learning_rate": args.rate,
+        "precision": args.precision,
+        "seed": seed,
+        "warmup_ratio": 0.1,
+        **({"schedule": args.schedule} if args.schedule else {}),
+    }
     if method == "dpo":
         train_preferences(
             model,
@@ -153,8 +171,9 @@ def train_one(
             output_dir=folder,
             settings=PreferenceSettings(loss="dpo", beta=args.beta or BETA["dpo"]),
             steps=args.steps,
-            config=preference_config(learning_rate=args.rate, seed=seed, warmup_ratio=0.1),
+            config=preference_config(**config),
             chat=False,
+            **adapters(args.rank),
         )
         return
     settings = PolicySettings(
@@ -174,13 +193,8 @@ def train_one(
         steps=args.steps * settings.steps_per_rollout,
         reward_name="sst-2",
         chat=False,
-        config=policy_config(
-            batch_size=args.batch_size,
-            learning_rate=args.rate,
-            seed=seed,
-            warmup_ratio=0.1,
-            max_length=128,
-        ),
+        config=policy_config(batch_size=args.batch_size, max_length=128, **config),
+        **adapters(args.rank),
     )
 
 
@@ -188,6 +202,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--base", default="assets/idiolect-base")
+    parser.add_argument("--rank", type=int, default=0, help="Of LoRA; 0 trains all weights.")
+    parser.add_argument("--schedule", help="Default: that of each command.")
+    parser.add_argument("--precision", default="fp32")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rate", type=float, default=1e-4)
@@ -226,12 +244,18 @@ def main() -> None:
             if len(text.split()) > WORDS + 2
         ]
         fine_tune(
-            LanguageModel.load("assets/idiolect-base"),
+            LanguageModel.load(args.base),
             conversations,
             output_dir=args.out / "sft",
             epochs=1,
             loss_on="all",
-            config=alignment_config(learning_rate=5e-4, batch_size=32, max_length=64),
+            config=alignment_config(
+                learning_rate=3e-4 if args.rank else 5e-4,
+                batch_size=32,
+                max_length=64,
+                precision=args.precision,
+            ),
+            **adapters(2 * args.rank),
         )
     prompts = [start(text) for text in rest if len(text.split()) > WORDS + 2]
     train_prompts, test_prompts = prompts[:2000], prompts[2000:2200]
@@ -246,7 +270,11 @@ def main() -> None:
         results["sft"] = [
             measure(base, base, test_prompts, scorers, seed) for seed in range(args.seeds)
         ]
-        results["best_of_4"] = [best_of(base, test_prompts, scorers, s) for s in range(args.seeds)]
+        results_path.write_text(json.dumps(results, indent=1))
+    if f"best_of_{BEST_OF[-1]}" not in results:
+        chosen = [best_of(base, test_prompts, scorers, seed) for seed in range(args.seeds)]
+        for count in BEST_OF:
+            results[f"best_of_{count}"] = [one[count] for one in chosen]
         results_path.write_text(json.dumps(results, indent=1))
     for seed in range(args.seeds):
         for method in args.methods:
@@ -267,42 +295,60 @@ def main() -> None:
 
 def best_of(
     model: LanguageModel, prompts: list[str], scorers: dict[str, Any], seed: int
-) -> dict[str, float]:
+) -> dict[int, dict[str, float]]:
+    """Return reward and judge of the best of 2, 4 and 8, from the same samples."""
+    most = BEST_OF[-1]
     written = Generator(model).generate(
         prompts,
         do_sample=True,
         max_new_tokens=NEW_TOKENS,
-        num_return_sequences=BEST_OF,
+        num_return_sequences=most,
         seed=seed,
         batch_size=64,
     )
-    given = [PolicyPrompt(prompt) for prompt in prompts for _ in range(BEST_OF)]
+    given = [PolicyPrompt(prompt) for prompt in prompts for _ in range(most)]
     texts = [one.text for one in written]
-    rewards = np.array(scorers["reward"](given, texts)).reshape(-1, BEST_OF)
-    judged = np.array(scorers["judge"](given, texts)).reshape(-1, BEST_OF)
-    best = rewards.argmax(1)
-    return {
-        "reward": float(rewards.max(1).mean()),
-        "judge": float(judged[np.arange(len(best)), best].mean()),
-        "kl": math.log(BEST_OF) - (BEST_OF - 1) / BEST_OF,
-    }
+    rewards, judged = (np.array(scorers[name](given, texts)) for name in ("reward", "judge"))
+    found = {}
+    for count in BEST_OF:
+        groups = rewards.reshape(-1, count)
+        best = groups.argmax(1)
+        found[count] = {
+            "reward": float(groups.max(1).mean()),
+            "judge": float(judged.reshape(-1, count)[np.arange(len(best)), best].mean()),
+            "kl": math.log(count) - (count - 1) / count,
+        }
+    return found
+
+
+def mean(found: list[dict[str, float]], key: str) -> float:
+    return float(np.mean([one[key] for one in found]))
+
+
+def at_equal_kl(results: dict[str, Any], key: str, kl: float) -> float:
+    """Return what the best of n samples has at a divergence; between them, by its square root."""
+    curve = [results["sft"], *(results[f"best_of_{count}"] for count in BEST_OF)]
+    roots = [math.sqrt(mean(found, "kl")) for found in curve]
+    return float(np.interp(math.sqrt(max(kl, 0)), roots, [mean(found, key) for found in curve]))
 
 
 def show(results: dict[str, Any]) -> None:
     print(f"accuracy on SST-2 test: {results['classifiers']}")
     rows: dict[str, list[dict[str, float]]] = defaultdict(list)
     for name, found in results.items():
-        if name in ("sft", "best_of_4"):
+        if name == "sft" or name.startswith("best_of"):
             rows[name] = found
         elif name != "classifiers":
             rows[name.rpartition("-")[0]].append(found)
-    print(f"{'':10} {'reward':>16} {'judge':>16} {'kl':>16}  seeds")
+    print(f"{'':10} {'reward':>16} {'judge':>16} {'kl':>16}  seeds; best of n at equal kl")
     for name, found in rows.items():
         cells = []
         for key in ("reward", "judge", "kl"):
             values = [one[key] for one in found]
             cells.append(f"{np.mean(values):8.3f} ± {np.std(values):.3f}")
-        print(f"{name:10} " + " ".join(f"{cell:>16}" for cell in cells), f" {len(found)}")
+        equal = [at_equal_kl(results, key, mean(found, "kl")) for key in ("reward", "judge")]
+        line = f"{name:10} " + " ".join(f"{cell:>16}" for cell in cells) + f"  {len(found)}"
+        print(line + f"      {equal[0]:.3f} {equal[1]:.3f}")
 
 
 def plot(folder: Path, results: dict[str, Any], args: Any) -> None:
@@ -315,6 +361,8 @@ def plot(folder: Path, results: dict[str, Any], args: Any) -> None:
         axis = axes[place]
         for method in METHODS:
             for seed in range(args.seeds):
+                if f"{method}-{seed}" not in results:
+                    continue
                 if method != "dpo":
                     path = folder / f"{method}-{seed}" / "metrics.jsonl"
                     lines = [json.loads(line) for line in path.read_text().splitlines()]
@@ -328,11 +376,14 @@ def plot(folder: Path, results: dict[str, Any], args: Any) -> None:
                     one["kl"], one[key], "o", color=colors[method],
                     label=method.upper() if seed == 0 else None,
                 )  # fmt: skip
-        for name, mark in (("sft", "s"), ("best_of_4", "*")):
+        roots = np.linspace(0, math.sqrt(mean(results[f"best_of_{BEST_OF[-1]}"], "kl")), 100)
+        curve = [at_equal_kl(results, key, root**2) for root in roots]
+        axis.plot(roots**2, curve, color="black", lw=1)
+        for name in ("sft", *(f"best_of_{count}" for count in BEST_OF)):
             found = results[name]
             axis.plot(
-                np.mean([one["kl"] for one in found]), np.mean([one[key] for one in found]),
-                mark, color="black", ms=9, label={"sft": "SFT"}.get(name, "best of 4"),
+                mean(found, "kl"), mean(found, key), "s" if name == "sft" else "*",
+                color="black", ms=9, label={"sft": "SFT"}.get(name, name.replace("_", " ")),
             )  # fmt: skip
         axis.set(title=title, xlabel="divergence from SFT (nats a text)", ylabel="log-odds")
         axis.grid(alpha=0.3)

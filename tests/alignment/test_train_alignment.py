@@ -553,3 +553,19 @@ def test_judged_files_of_one_name_have_one_result_each(
     assert list(json.loads(capsys.readouterr().out)) == [str(path) for path in files]
     judge(files[:1], "log-probability", str(tmp_path / "model"), as_json=True)
     assert list(json.loads(capsys.readouterr().out)) == ["test.jsonl"]
+
+
+def without_end() -> LanguageModel:
+    made = models.model(grown=False)
+    del made.tokenizer.settings["eos_token"]
+    assert made.tokenizer.eos_token_id is None
+    return made
+
+
+def test_an_answer_without_tokens_loses_to_any_other() -> None:
+    judge = LikelihoodJudge(without_end())
+    pairs = [AnswerPair("w1", "", "w2"), AnswerPair("w1", "w2", ""), AnswerPair("w1", "", "")]
+    pairs.append(AnswerPair("w1", "w2", "w3"))
+    first, second, tie, usual = judge(pairs)
+    assert (first, second, tie) == (0.0, 1.0, 0.5)
+    assert 0 < usual < 1

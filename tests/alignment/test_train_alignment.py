@@ -569,3 +569,17 @@ def test_an_answer_without_tokens_loses_to_any_other() -> None:
     first, second, tie, usual = judge(pairs)
     assert (first, second, tie) == (0.0, 1.0, 0.5)
     assert 0 < usual < 1
+
+
+def test_what_a_judge_returns_is_not_called_the_reward(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="the judge's reward is nan for the prompt"):
+        train_policy(
+            models.model(grown=False),
+            PROMPTS,
+            FunctionReward(liked_words),
+            judge=FunctionReward(lambda prompts, texts, records: [math.nan] * len(texts)),
+            output_dir=tmp_path,
+            steps=1,
+            settings=PolicySettings(max_new_tokens=2, num_generations=2),
+            config=policy_config(batch_size=4),
+        )

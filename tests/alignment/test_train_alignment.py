@@ -583,3 +583,21 @@ def test_what_a_judge_returns_is_not_called_the_reward(tmp_path: Path) -> None:
             settings=PolicySettings(max_new_tokens=2, num_generations=2),
             config=policy_config(batch_size=4),
         )
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_kto_tells_if_all_examples_have_one_label(
+    good: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(name: str, labels: list[bool]) -> str:
+        train_preferences(
+            models.model(grown=False),
+            [JudgedCompletion(f"w{i}", " w9", label) for i, label in enumerate(labels)],
+            output_dir=tmp_path / name,
+            settings=PreferenceSettings(loss="kto"),
+            steps=1,
+        )
+        return capsys.readouterr().err
+
+    assert f"all 3 examples are {'good' if good else 'bad'}: KTO" in run("one", [good] * 3)
+    assert "examples are" not in run("both", [True, False])

@@ -601,3 +601,17 @@ def test_kto_tells_if_all_examples_have_one_label(
 
     assert f"all 3 examples are {'good' if good else 'bad'}: KTO" in run("one", [good] * 3)
     assert "examples are" not in run("both", [True, False])
+
+
+def test_a_damaged_record_of_a_reward_model_is_named(tmp_path: Path) -> None:
+    RewardModel.of(models.model("bert", grown=False), max_length=16).save(tmp_path)
+    path = tmp_path / "reward.json"
+    record = json.loads(path.read_text())
+    for damage in (
+        *({"max_length": value} for value in ("16", 16.5, True, 3, 10**6)),
+        {"mean": math.nan},
+        {"std": math.inf},
+    ):
+        path.write_text(json.dumps(record | damage))
+        with pytest.raises(CheckpointError, match=r"reward\.json is damaged"):
+            RewardModel.load(tmp_path)

@@ -615,3 +615,12 @@ def test_a_damaged_record_of_a_reward_model_is_named(tmp_path: Path) -> None:
         path.write_text(json.dumps(record | damage))
         with pytest.raises(CheckpointError, match=r"reward\.json is damaged"):
             RewardModel.load(tmp_path)
+
+
+def test_a_model_that_cannot_learn_to_end_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, model in (("none", without_end()), ("end", models.model(grown=False))):
+        fine_tune(model, [Conversation((), "w1", " w2")], output_dir=tmp_path / name, steps=1)
+        told = "has no end token" in capsys.readouterr().err
+        assert told is (name == "none")

@@ -385,6 +385,8 @@ def test_sft_learns_what_it_is_shown(tmp_path: Path) -> None:
 def test_verifiers_and_search_as_rewards() -> None:
     given = [PolicyPrompt("q", {"answer": "#### 1,200", "relevant": ["a"]})] * 3
     assert AnswerReward()(given, ["it is 1200.", "1200 or 7", "none"]) == [1, 0, 0]
+    counted = [PolicyPrompt("q", {"answer": answer}) for answer in ("5", "-5", "-5")]
+    assert AnswerReward()(counted, ["from 3-5", "it is -5", "12-17=-5"]) == [1, 1, 1]
     ranked = {"good": ["a", "b"], "second": ["b", "a"]}
     reward = SearchReward(lambda queries: [ranked[query] for query in queries])
     found = reward(given, ["good", "second", " "])

@@ -47,7 +47,8 @@ __all__ = [
     "load_reward",
 ]
 
-_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+_NUMBER = re.compile(r"(?:(?<!\d)-)?\d[\d,]*(?:\.\d+)?")
+"""A number; the line in "3-5" is no minus sign."""
 _DEPTH = 10
 _SMALLEST = 1e-6
 _KINDS = "model:FOLDER, classifier:FOLDER:LABEL, python:FILE.py:FUNCTION, answer, regex:PATTERN"

@@ -118,3 +118,13 @@ def test_samples_with_unusual_line_breaks_are_kept_and_shown(tmp_path: Path) -> 
         write([text])
     samples = alignment_page._read(tmp_path / "samples.jsonl")
     assert [one["text"] for one in samples] == [text.text for text in texts]
+
+
+def test_the_report_begins_with_the_exploited_reward() -> None:
+    metrics = [
+        {"reward": float(i), "judge": -float(i), "unique_share": 1.0 if i < 5 else 0.1}
+        for i in range(10)
+    ]
+    first, second, *_ = alignment_page.explain_run(metrics)
+    assert "it is exploited" in first
+    assert "collapsed" in second

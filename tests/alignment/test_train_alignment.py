@@ -385,6 +385,8 @@ def test_sft_learns_what_it_is_shown(tmp_path: Path) -> None:
 def test_verifiers_and_search_as_rewards() -> None:
     given = [PolicyPrompt("q", {"answer": "#### 1,200", "relevant": ["a"]})] * 3
     assert AnswerReward()(given, ["it is 1200.", "1200 or 7", "none"]) == [1, 0, 0]
+    counted = [PolicyPrompt("q", {"answer": answer}) for answer in ("5", "-5", "-5")]
+    assert AnswerReward()(counted, ["from 3-5", "it is -5", "12-17=-5"]) == [1, 1, 1]
     ranked = {"good": ["a", "b"], "second": ["b", "a"]}
     reward = SearchReward(lambda queries: [ranked[query] for query in queries])
     found = reward(given, ["good", "second", " "])
@@ -553,3 +555,74 @@ def test_judged_files_of_one_name_have_one_result_each(
     assert list(json.loads(capsys.readouterr().out)) == [str(path) for path in files]
     judge(files[:1], "log-probability", str(tmp_path / "model"), as_json=True)
     assert list(json.loads(capsys.readouterr().out)) == ["test.jsonl"]
+
+
+def without_end() -> LanguageModel:
+    made = models.model(grown=False)
+    del made.tokenizer.settings["eos_token"]
+    assert made.tokenizer.eos_token_id is None
+    return made
+
+
+def test_an_answer_without_tokens_loses_to_any_other() -> None:
+    judge = LikelihoodJudge(without_end())
+    pairs = [AnswerPair("w1", "", "w2"), AnswerPair("w1", "w2", ""), AnswerPair("w1", "", "")]
+    pairs.append(AnswerPair("w1", "w2", "w3"))
+    first, second, tie, usual = judge(pairs)
+    assert (first, second, tie) == (0.0, 1.0, 0.5)
+    assert 0 < usual < 1
+
+
+def test_what_a_judge_returns_is_not_called_the_reward(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="the judge's reward is nan for the prompt"):
+        train_policy(
+            models.model(grown=False),
+            PROMPTS,
+            FunctionReward(liked_words),
+            judge=FunctionReward(lambda prompts, texts, records: [math.nan] * len(texts)),
+            output_dir=tmp_path,
+            steps=1,
+            settings=PolicySettings(max_new_tokens=2, num_generations=2),
+            config=policy_config(batch_size=4),
+        )
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_kto_tells_if_all_examples_have_one_label(
+    good: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(name: str, labels: list[bool]) -> str:
+        train_preferences(
+            models.model(grown=False),
+            [JudgedCompletion(f"w{i}", " w9", label) for i, label in enumerate(labels)],
+            output_dir=tmp_path / name,
+            settings=PreferenceSettings(loss="kto"),
+            steps=1,
+        )
+        return capsys.readouterr().err
+
+    assert f"all 3 examples are {'good' if good else 'bad'}: KTO" in run("one", [good] * 3)
+    assert "examples are" not in run("both", [True, False])
+
+
+def test_a_damaged_record_of_a_reward_model_is_named(tmp_path: Path) -> None:
+    RewardModel.of(models.model("bert", grown=False), max_length=16).save(tmp_path)
+    path = tmp_path / "reward.json"
+    record = json.loads(path.read_text())
+    for damage in (
+        *({"max_length": value} for value in ("16", 16.5, True, 3, 10**6)),
+        {"mean": math.nan},
+        {"std": math.inf},
+    ):
+        path.write_text(json.dumps(record | damage))
+        with pytest.raises(CheckpointError, match=r"reward\.json is damaged"):
+            RewardModel.load(tmp_path)
+
+
+def test_a_model_that_cannot_learn_to_end_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, model in (("none", without_end()), ("end", models.model(grown=False))):
+        fine_tune(model, [Conversation((), "w1", " w2")], output_dir=tmp_path / name, steps=1)
+        told = "has no end token" in capsys.readouterr().err
+        assert told is (name == "none")

@@ -18,7 +18,7 @@ from idiolect.alignment.chat.conversations import Conversation
 from idiolect.alignment.chat.packed_conversations import pack_conversations
 from idiolect.alignment.chat.supervised import SupervisedTuning
 from idiolect.errors import CheckpointError, ConfigError, InputError
-from idiolect.generate.model_defaults import find_context_length
+from idiolect.generate.model_defaults import find_context_length, find_ends
 from idiolect.models.language_model import LanguageModel
 from idiolect.nn.lora import LoraConfig
 from idiolect.text.arguments import check_whole, load_if_named
@@ -93,6 +93,11 @@ def fine_tune(
     chats = any(one.messages for one in (*conversations, *validation))
     if chats and give_template(tokenizer):
         notice("the model has no chat template; it gets a plain one, saved with the tuned model")
+    if not find_ends(model):
+        notice(
+            "the model has no end token, so it does not learn where an answer ends; "
+            "name one in its tokenizer's files or its generation config"
+        )
     length = longest_text(model, config)
     texts = _encode_all(model, conversations, loss_on, length, "conversations")
     held_out = _encode_all(model, validation, loss_on, length, "validation conversations")

@@ -96,6 +96,8 @@ class RewardJudge:
 class LikelihoodJudge:
     """Prefers the answer with the higher mean log-probability per token in a language model.
 
+    An answer without tokens (an empty one, if the model has no end token) loses to any other.
+
     Args:
         model: A causal language model.
 
@@ -134,8 +136,13 @@ class LikelihoodJudge:
                 own = order[start : start + _AT_ONCE]
                 batch = CompletionBatch.of([sides[i] for i in own])
                 scores = score_texts(network, batch.to(network.device))
-                means[own] = (scores.log_probs / scores.lengths).double().cpu().numpy()
-        chances: NDArray[np.float64] = expit(means[:, 0] - means[:, 1])
+                found = scores.log_probs / scores.lengths.clamp(min=1)
+                found = found.masked_fill(scores.lengths == 0, -torch.inf)
+                means[own] = found.double().cpu().numpy()
+        first, second = means.T
+        with np.errstate(invalid="ignore"):  # two answers without tokens are a tie
+            difference = np.where(first == second, 0.0, first - second)
+        chances: NDArray[np.float64] = expit(difference)
         return chances
 
     def _sides(self, pairs: Sequence[AnswerPair]) -> list[list[EncodedCompletion]]:

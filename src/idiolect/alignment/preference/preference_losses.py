@@ -82,7 +82,7 @@ def simpo_loss(chosen: Tensor, rejected: Tensor, *, beta: float, gamma: float) -
         chosen: Mean log-probabilities of the chosen completions.
         rejected: Mean log-probabilities of the rejected completions.
         beta: Scale of the difference.
-        gamma: The margin γ, subtracted after scaling. The paper's tables list γ/β.
+        gamma: The margin γ, subtracted after scaling. The authors' code takes γ/β.
     """
     return -F.logsigmoid(beta * (chosen - rejected) - gamma)
 

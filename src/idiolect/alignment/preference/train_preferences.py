@@ -113,6 +113,7 @@ def train_preferences(
     good = [one.good for one in used if isinstance(one, JudgedCompletion)]
     if good:
         examples = _mismatched(used, examples, length)
+        _report_one_sided(good)
     if (settings.loss == "kto") != bool(good):
         wanted = "judged completions" if settings.loss == "kto" else "pairs of completions"
         raise InputError(f"{settings.loss} trains on {wanted}", hint="check the data")
@@ -226,6 +227,16 @@ def _encode(
             hint="raise max_length, or shorten the prompts",
         )
     return found, used
+
+
+def _report_one_sided(good: Sequence[bool]) -> None:
+    """Print a notice if all judged completions are good, or all are bad."""
+    if len(set(good)) == 1:
+        label, way = ("good", "more") if good[0] else ("bad", "less")
+        notice(
+            f"all {len(good):,} examples are {label}: KTO only makes completions {way} likely, "
+            "and has nothing to tell them from; it is meant for both labels"
+        )
 
 
 def _mismatched(

@@ -213,7 +213,8 @@ class PolicyObjective(RowwiseObjective):
         rewards = checked_rewards(self.reward(prompts, texts), prompts, texts)
         judged = None
         if self.judge is not None:
-            judged = checked_rewards(self.judge(prompts, texts), prompts, texts)
+            found = self.judge(prompts, texts)
+            judged = checked_rewards(found, prompts, texts, name="judge's reward")
         if self.on_rollout is not None:
             self.on_rollout(
                 [

@@ -47,7 +47,8 @@ __all__ = [
     "load_reward",
 ]
 
-_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+_NUMBER = re.compile(r"(?:(?<!\d)-)?\d[\d,]*(?:\.\d+)?")
+"""A number; the line in "3-5" is no minus sign."""
 _DEPTH = 10
 _SMALLEST = 1e-6
 _KINDS = "model:FOLDER, classifier:FOLDER:LABEL, python:FILE.py:FUNCTION, answer, regex:PATTERN"
@@ -265,8 +266,16 @@ def checked_rewards(
     values: Sequence[float] | NDArray[np.float64],
     prompts: Sequence[PolicyPrompt],
     completions: Sequence[str],
+    *,
+    name: str = "reward",
 ) -> list[float]:
     """Return rewards as floats, after checking them.
+
+    Args:
+        values: The rewards.
+        prompts: The prompt of each completion.
+        completions: The completions.
+        name: What the messages call the rewards.
 
     Raises:
         TrainingError: The number of rewards differs from that of completions, or one is not finite.
@@ -275,19 +284,19 @@ def checked_rewards(
         found = [float(value) for value in values]
     except (TypeError, ValueError) as error:
         raise TrainingError(
-            f"the reward is not a list of numbers: {error}", hint="return one for each completion"
+            f"the {name} is not a list of numbers: {error}", hint="return one for each completion"
         ) from error
     if len(found) != len(completions):
         raise TrainingError(
-            f"{len(found):,} rewards of {len(completions):,} completions",
+            f"the {name} has {len(found):,} numbers for {len(completions):,} completions",
             hint="return one for each completion",
         )
     for value, one, text in zip(found, prompts, completions, strict=True):
         if not math.isfinite(value):
             raise TrainingError(
-                f"the reward is {value} for the prompt {prompt_text(one.prompt)[:60]!r} and the "
+                f"the {name} is {value} for the prompt {prompt_text(one.prompt)[:60]!r} and the "
                 f"completion {text[:60]!r}",
-                hint="every reward must be a finite number",
+                hint=f"every {name} must be a finite number",
             )
     return found
 

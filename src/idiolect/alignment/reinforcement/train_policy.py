@@ -121,7 +121,7 @@ def train_policy(
     if not find_ends(model):
         raise InputError(
             "the model has no end token, so its completions never end",
-            hint="fine-tune it first (idiolect align sft), or name one in its generation config",
+            hint="name one in its generation config (eos_token_id)",
         )
     prompts = [wrapped(one, model.tokenizer, chat) for one in prompts]
     prepare_prompts(model.tokenizer, (one.prompt for one in prompts))

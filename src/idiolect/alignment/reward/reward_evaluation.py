@@ -100,13 +100,13 @@ def evaluate_margins(
     confidence = expit(np.abs(margins))
     low, high = _interval(preferences, right, samples, seed)
     calibration = [
-        _band(confidence, right, confidence, first, last)
+        _band(confidence, right, confidence, first, last, closed=last == 1)
         for first, last in zip(np.linspace(0.5, 0.95, 10), np.linspace(0.55, 1, 10), strict=True)
     ]
     calibration = [band for band in calibration if band.count]
     edges = np.unique(np.quantile(lengths, np.linspace(0, 1, bands + 1)))
     by_length = [
-        _band(lengths, right, confidence, first, last + (last == edges[-1]))
+        _band(lengths, right, confidence, first, last, closed=last == edges[-1])
         for first, last in pairwise(edges)
     ]
     varied = len(np.unique(margins)) > 1 and len(np.unique(lengths)) > 1
@@ -174,8 +174,11 @@ def _band(
     confidence: NDArray[np.float64],
     low: float,
     high: float,
+    *,
+    closed: bool,
 ) -> Band:
-    own = (values >= low) & (values < high + (high == 1.0))
+    """Return the band from `low` to `high`; only a closed one, the last, includes `high`."""
+    own = (values >= low) & ((values <= high) if closed else (values < high))
     count = int(own.sum())
     if not count:
         return Band(float(low), float(high), 0, 0.0, 0.0)

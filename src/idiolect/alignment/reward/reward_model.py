@@ -22,13 +22,13 @@ from torch import Tensor, nn
 from idiolect.alignment.chat.chat_encoding import encode_completion
 from idiolect.alignment.preference.preferences import Preference, Prompt, prompt_text
 from idiolect.encoding.text_reader import by_length
-from idiolect.errors import CheckpointError, ConfigError
+from idiolect.errors import CheckpointError, ConfigError, InputError
 from idiolect.generate.prompts.chat_template import find_chat_template
 from idiolect.models.language_model import LanguageModel
 from idiolect.nn.network import Network
 from idiolect.ranking.cross_encoder import CrossEncoder
 from idiolect.ranking.text_pairs import TextPairBatch
-from idiolect.text.arguments import check_path
+from idiolect.text.arguments import check_path, check_whole
 from idiolect.text.files import read_json, write_atomic
 from idiolect.text.format_version import check_format, with_format
 from idiolect.text.templates.pair_template import PairTemplate
@@ -106,10 +106,16 @@ class RewardModel:
         """
         path = Path(source) / _RECORD
         record = check_format(read_json(path), path) if path.exists() else {}
-        loaded = cls(LanguageModel.load(source, device=device), max_length=record.get("max_length"))
         mean, std = record.get("mean", 0.0), record.get("std", 1.0)
-        if not isinstance(mean, float) or not isinstance(std, float) or not std > 0:
-            raise CheckpointError(f"{path} is damaged", hint="train the reward model again")
+        sound = all(isinstance(value, float) and math.isfinite(value) for value in (mean, std))
+        if not sound or not std > 0:
+            raise _damaged(path)
+        loaded = cls(LanguageModel.load(source, device=device))
+        if (length := record.get("max_length")) is not None:
+            try:
+                loaded = cls(loaded.model, max_length=check_whole(length, "max_length"))
+            except (ConfigError, InputError) as error:
+                raise _damaged(path) from error
         loaded.mean, loaded.std = mean, std
         return loaded
 
@@ -226,3 +232,7 @@ class RewardModel:
         types = batch.token_type_ids if network.config.type_vocab_size > 1 else None
         logits: Tensor = network(batch.input_ids, batch.attention_mask, token_type_ids=types).logits
         return logits[:, 0].float()
+
+
+def _damaged(path: Path) -> CheckpointError:
+    return CheckpointError(f"{path} is damaged", hint="train the reward model again")

@@ -102,13 +102,14 @@ def explain_run(metrics: Sequence[dict[str, Any]]) -> list[str]:
         if (found := change(name)) is not None:
             said.append(f"{told}: {found[0]:.3g} in the first fifth, {found[1]:.3g} in the last.")
     reward, judge, unique = change("reward"), change("judge"), change("unique_share")
+    signs = []
     if reward and judge and reward[1] > reward[0] and judge[1] < judge[0]:
-        said.insert(0, "Warning: the reward rose while the held-out judge fell: it is exploited.")
+        signs.append("Warning: the reward rose while the held-out judge fell: it is exploited.")
     if unique and unique[1] < 0.5 * unique[0]:
-        said.insert(0, "Warning: most texts repeat one another now: the policy has collapsed.")
+        signs.append("Warning: most texts repeat one another now: the policy has collapsed.")
     if reward and reward[1] <= reward[0]:
-        said.insert(0, "The reward did not rise.")
-    return said
+        signs.append("The reward did not rise.")
+    return signs + said
 
 
 def _groups(metrics: Sequence[dict[str, Any]]) -> list[dict[str, tuple[str, ...]]]:

@@ -99,9 +99,9 @@ def test_nothing_is_overwritten_or_half_written(folder: Path, tmp_path: Path) ->
     assert done.returncode == 2
     assert "none of the terms can be added" in done.stderr
     assert "already one token" in done.stderr
-    records = tmp_path / "records.jsonl"
-    records.write_text('{"text": "' + "a long record " * 100 + '"}\n')
-    done = run("extend", folder / "base", records, "-o", tmp_path / "out")
+    prose = tmp_path / "prose.txt"
+    prose.write_text("a long record " * 100 + "\n")
+    done = run("extend", folder / "base", prose, "-o", tmp_path / "out")
     assert done.returncode == 2
     assert "a long record" in done.stderr
     assert len(done.stderr) < 300
@@ -124,7 +124,8 @@ def test_terms_are_recognised_by_what_the_file_holds(tmp_path: Path) -> None:
         assert _read_terms(tmp_path / name) == terms
     (tmp_path / "list.txt").write_text("\n".join(["# ours", "", "{ndarray}", *TERMS]))
     assert [term.text for term in _read_terms(tmp_path / "list.txt")] == ["{ndarray}", *TERMS]
-    for name in ("records.jsonl", "records.txt"):
-        (tmp_path / name).write_text('{"id": "a", "text": "red lamp"}\n{"id": "b"}\n')
+    record = '{"id": "a", "text": "red lamp"}\n'
+    for name, lines in {"two.jsonl": record * 2, "two.txt": record * 2, "one": record}.items():
+        (tmp_path / name).write_text(lines)
         with pytest.raises(InputError, match="holds records, not terms"):
             _read_terms(tmp_path / name)

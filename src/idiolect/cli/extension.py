@@ -236,7 +236,7 @@ def _read_terms(path: Path) -> Terms:
     # are no terms.
     try:
         return Terms.load(path)
-    except CheckpointError as error:
+    except (CheckpointError, InputError) as error:
         raise InputError(
             f"{path} holds records, not terms",
             hint="give the output of `idiolect audit --terms`, or a text file, one term per line",

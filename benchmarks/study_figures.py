@@ -43,7 +43,7 @@ def main() -> None:
         if (out / name / "vocabulary.json").exists():
             saving = read(out / name / "vocabulary.json")["new"]["checks"]["domain"]["saving"]
             what = f"tokens saved on {text} by 1,000 new tokens in SmolLM2"
-            found[f"saved.{name}"] = (f"{saving:.1%}", what)
+            found[f"saved.{name}"] = (f"{100 * saving:.1f} %", what)
     what = "bits per byte of SumPubMed and SciFact, SmolLM2"
     steps = {
         "base": ("none", "base", "as published"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,13 @@ def address(folder: Path) -> Iterator[str]:
     options = ("--generator", str(folder / "writer"), "--api-key", KEY)
     with running(folder / "index", *options) as (url, _):
         yield url
+
+
+@pytest.fixture(autouse=True)
+def _collected() -> Iterator[None]:
+    """Collect the connections that these clients leave open here, not in an unrelated test."""
+    yield
+    gc.collect()
 
 
 def test_openai(address: str, folder: Path) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import itertools
 import json
 import math
 import re
@@ -50,10 +51,10 @@ from idiolect.tasks.task_model import task_config
 
 WORDS, NEW_TOKENS, LAYERS = 4, 12, 3
 BEST_OF = (2, 4, 8)
-PAIR_OF = 4
+SAMPLES_OF_PAIR = 4
 BETA = {"ppo": 1.0, "rloo": 1.0, "grpo": 0.6, "dpo": 1.0}
 METHODS = tuple(BETA)
-ALL_LAYERS = ("query", "key", "value", "output", "gate", "up", "down")
+ADAPTED = ("query", "key", "value", "output", "gate", "up", "down")
 
 
 def read_reviews(path: Path) -> list[tuple[str, str]]:
@@ -124,13 +125,13 @@ def pairs_of(model: LanguageModel, prompts: list[str], reward: Any) -> list[Pref
         prompts,
         do_sample=True,
         max_new_tokens=NEW_TOKENS,
-        num_return_sequences=PAIR_OF,
+        num_return_sequences=SAMPLES_OF_PAIR,
         seed=11,
         batch_size=64,
     )
-    texts = np.array([one.text for one in written]).reshape(-1, PAIR_OF)
-    given = [PolicyPrompt(prompt) for prompt in prompts for _ in range(PAIR_OF)]
-    scores = np.array(reward(given, texts.ravel().tolist())).reshape(-1, PAIR_OF)
+    texts = np.array([one.text for one in written]).reshape(-1, SAMPLES_OF_PAIR)
+    given = [PolicyPrompt(prompt) for prompt in prompts for _ in range(SAMPLES_OF_PAIR)]
+    scores = np.array(reward(given, texts.ravel().tolist())).reshape(-1, SAMPLES_OF_PAIR)
     return [
         Preference(prompt, str(row[own.argmax()]), str(row[own.argmin()]))
         for prompt, row, own in zip(prompts, texts, scores, strict=True)
@@ -144,7 +145,7 @@ def adapters(rank: int) -> dict[str, Any]:
     """Return the arguments that train LoRA adapters of a rank; of rank 0, all weights train."""
     if not rank:
         return {}
-    return {"train": "rows+lora", "lora": LoraConfig(r=rank, target_modules=ALL_LAYERS)}
+    return {"train": "rows+lora", "lora": LoraConfig(r=rank, target_modules=ADAPTED)}
 
 
 def train_one(
@@ -198,7 +199,7 @@ def train_one(
     )
 
 
-def main() -> None:
+def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
@@ -215,12 +216,45 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--minutes", type=float, default=1e9)
     parser.add_argument("--plot", type=Path)
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def fine_tune_on_reviews(texts: list[str], folder: Path, args: Any) -> None:
+    conversations = [
+        Conversation((), start(text), " " + " ".join(text.split()[WORDS:]))
+        for text in texts
+        if len(text.split()) > WORDS + 2
+    ]
+    fine_tune(
+        LanguageModel.load(args.base),
+        conversations,
+        output_dir=folder,
+        epochs=1,
+        loss_on="all",
+        config=alignment_config(
+            learning_rate=3e-4 if args.rank else 5e-4,
+            batch_size=32,
+            max_length=64,
+            precision=args.precision,
+        ),
+        **adapters(2 * args.rank),
+    )
+
+
+def without_training(
+    base: LanguageModel, prompts: list[str], scorers: dict[str, Any], seeds: int
+) -> dict[str, Any]:
+    """Return what SFT and the best of its samples reach, for each seed."""
+    found: dict[str, Any] = {
+        "sft": [measure(base, base, prompts, scorers, seed) for seed in range(seeds)]
+    }
+    chosen = [best_of(base, prompts, scorers, seed) for seed in range(seeds)]
+    return found | {f"best_of_{count}": [one[count] for one in chosen] for count in BEST_OF}
+
+
+def main() -> None:
+    args = options()
     began = time.monotonic()
-
-    def out_of_time() -> bool:
-        return time.monotonic() - began > 60 * args.minutes
-
     folder = args.data / "sentence-classification"
     reviews = read_reviews(folder / "rt-polarity.all.gz")
     sst = {
@@ -238,56 +272,28 @@ def main() -> None:
     learnt, rest = texts[: args.reviews], texts[args.reviews :]
     sft = args.out / "sft" / "model"
     if not sft.exists():
-        conversations = [
-            Conversation((), start(text), " " + " ".join(text.split()[WORDS:]))
-            for text in learnt
-            if len(text.split()) > WORDS + 2
-        ]
-        fine_tune(
-            LanguageModel.load(args.base),
-            conversations,
-            output_dir=args.out / "sft",
-            epochs=1,
-            loss_on="all",
-            config=alignment_config(
-                learning_rate=3e-4 if args.rank else 5e-4,
-                batch_size=32,
-                max_length=64,
-                precision=args.precision,
-            ),
-            **adapters(2 * args.rank),
-        )
+        fine_tune_on_reviews(learnt, sft.parent, args)
     prompts = [start(text) for text in rest if len(text.split()) > WORDS + 2]
     train_prompts, test_prompts = prompts[:2000], prompts[2000:2200]
-    results_path = args.out / "results.json"
-    results = json.loads(results_path.read_text()) if results_path.exists() else {}
+    path = args.out / "results.json"
+    results = json.loads(path.read_text()) if path.exists() else {}
     base = LanguageModel.load(sft)
-    if "sft" not in results:
-        results["classifiers"] = {
-            "reward": accuracy(reward, sst["test"][:600]),
-            "judge": accuracy(judge, sst["test"][:600]),
-        }
-        results["sft"] = [
-            measure(base, base, test_prompts, scorers, seed) for seed in range(args.seeds)
-        ]
-        results_path.write_text(json.dumps(results, indent=1))
-    if f"best_of_{BEST_OF[-1]}" not in results:
-        chosen = [best_of(base, test_prompts, scorers, seed) for seed in range(args.seeds)]
-        for count in BEST_OF:
-            results[f"best_of_{count}"] = [one[count] for one in chosen]
-        results_path.write_text(json.dumps(results, indent=1))
-    for seed in range(args.seeds):
-        for method in args.methods:
-            name = f"{method}-{seed}"
-            if name in results:
-                continue
-            if out_of_time():
-                return
-            train_one(method, seed, args.out / name, sft, train_prompts, scorers, args)
-            tuned = LanguageModel.load(args.out / name / "model")
-            results[name] = measure(tuned, base, test_prompts, scorers, seed)
-            results_path.write_text(json.dumps(results, indent=1))
-            print(name, results[name], flush=True)
+    if not results:
+        for name, model in (("reward", reward), ("judge", judge)):
+            results.setdefault("classifiers", {})[name] = accuracy(model, sst["test"][:600])
+        results |= without_training(base, test_prompts, scorers, args.seeds)
+        path.write_text(json.dumps(results, indent=1))
+    for seed, method in itertools.product(range(args.seeds), args.methods):
+        name = f"{method}-{seed}"
+        if name in results:
+            continue
+        if time.monotonic() - began > 60 * args.minutes:
+            return
+        train_one(method, seed, args.out / name, sft, train_prompts, scorers, args)
+        tuned = LanguageModel.load(args.out / name / "model")
+        results[name] = measure(tuned, base, test_prompts, scorers, seed)
+        path.write_text(json.dumps(results, indent=1))
+        print(name, results[name], flush=True)
     show(results)
     if args.plot:
         plot(args.out, results, args)

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from cli.program import idiolect_program as run
 from idiolect.cli.extension import _read_terms
-from idiolect.errors import InputError
+from idiolect.errors import CheckpointError, InputError
 from idiolect.models.language_model import LanguageModel
 from idiolect.text.tokenizers.tokenizer import Tokenizer
 from idiolect.vocabulary.terms import Terms
@@ -122,6 +122,10 @@ def test_terms_are_recognised_by_what_the_file_holds(tmp_path: Path) -> None:
     for name in ("terms.json", "terms.txt", "terms"):
         terms.save(tmp_path / name)
         assert _read_terms(tmp_path / name) == terms
+    newer = (tmp_path / "terms.txt").read_text().replace('"format": 1', '"format": 99')
+    (tmp_path / "newer.txt").write_text(newer)
+    with pytest.raises(CheckpointError, match="format 99, written by a newer idiolect"):
+        _read_terms(tmp_path / "newer.txt")
     (tmp_path / "list.txt").write_text("\n".join(["# ours", "", "{ndarray}", *TERMS]))
     assert [term.text for term in _read_terms(tmp_path / "list.txt")] == ["{ndarray}", *TERMS]
     record = '{"id": "a", "text": "red lamp"}\n'

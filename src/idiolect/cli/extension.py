@@ -26,7 +26,7 @@ from idiolect.cli.training_options import (
     given,
     local_device,
 )
-from idiolect.errors import CheckpointError, InputError
+from idiolect.errors import InputError
 from idiolect.text.skipped import MAX_UNREADABLE
 
 if TYPE_CHECKING:
@@ -230,17 +230,14 @@ def _read_terms(path: Path) -> Terms:
         return Terms.load(path)
     lines = read_glossary(path)
     first = next(filter(None, lines), "")
-    if first != "{" and not first.startswith('{"'):
-        return Terms.of(lines)
-    # JSON under another name: the lines of `audit --terms terms.txt`, or of a file of records,
-    # are no terms.
-    try:
+    if first == "{":  # the first line of what `audit --terms` writes
         return Terms.load(path)
-    except (CheckpointError, InputError) as error:
+    if first.startswith('{"'):
         raise InputError(
             f"{path} holds records, not terms",
             hint="give the output of `idiolect audit --terms`, or a text file, one term per line",
-        ) from error
+        )
+    return Terms.of(lines)
 
 
 def _extension_table(extension: Extension, out: Path) -> Table:

@@ -62,5 +62,6 @@ clean:
 
 $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[test,lint]'
+	# Compiling all modules of all dependencies takes longer than installing them; few are imported.
+	$(BIN)/python -m pip install --quiet --no-compile --editable '.[test,lint]'
 	touch $@

@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+# The tests start hundreds of processes, which start sooner with modules that are compiled already.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: test test-all mutants fuzz kills audit lock lint format demo docs benchmarks clean
 
 test: lint            ## style, types and the fast tests

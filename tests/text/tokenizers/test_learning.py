@@ -25,7 +25,7 @@ from idiolect.text.tokenizers.tokenizer import Tokenizer
 from idiolect.text.tokenizers.word_counts import count_words
 
 Load = Callable[[str], Tokenizer]
-SLOW = ("roberta", "whisper", "cl100k", "bpemb")
+SLOW = ("gpt-neox", "roberta", "whisper", "cl100k", "bpemb")
 MODULES = {"bpe": bpe, "wordpiece": wordpiece, "unigram": unigram}
 
 
@@ -101,7 +101,7 @@ class TestExtending:
     @pytest.mark.parametrize(
         "name",
         [
-            "gpt2", "gpt-neox", "llama",
+            "gpt2", "llama",
             *(pytest.param(n, marks=pytest.mark.slow) for n in SLOW),
         ],
     )  # fmt: skip

@@ -14,7 +14,7 @@ from idiolect.vocabulary.extend.extend import METHODS, extend
 from text.conftest import SOURCES
 
 TERMS = ["metformin", "HbA1c", "XR-2000B", "type 2 diabetes", "tocilizumabum", "тоцилизумаб"]
-QUICK = ("gpt2", "t5", "bert", "llama")
+QUICK = ("bert", "llama")
 TEXTS = [
     "It's 1234567 items; took metformin 500mg, tocilizumabum; HbA1c fell. The type 2 diabetes!",
     "def f(x):\n    return x\n\n\n\tthree   spaces  тоцилизумаб \r\n(XR-2000B)",

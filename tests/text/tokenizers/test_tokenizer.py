@@ -55,7 +55,7 @@ def test_llama_cpp_vectors(name: str, shared: Path, tmp_path: Path) -> None:
     assert tokenizer.encode_batch(inputs, add_special_tokens=False) == vectors
 
 
-LATE = ("bpemb", "cl100k", "gpt-neox", "whisper", "gpt2-ranks")
+LATE = ("bpemb", "cl100k", "gpt-neox", "whisper", "gpt2-ranks", "roberta", "japanese")
 
 
 @pytest.mark.parametrize(

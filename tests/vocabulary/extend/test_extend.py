@@ -83,7 +83,7 @@ def ends_words_everywhere(character: str) -> bool:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     parts=st.lists(
         st.one_of(
@@ -116,7 +116,7 @@ def test_new_ids_map_back_to_the_old_ones(layout: str, parts: list[str]) -> None
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(terms=st.lists(st.text(min_size=1, max_size=10), min_size=1, max_size=4))
 def test_any_strings_as_terms(layout: str, terms: list[str]) -> None:
     base = make(layout)

@@ -7,9 +7,12 @@ READY := $(VENV)/.ready
 # The tests start hundreds of processes, which start sooner with modules that are compiled already.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: test test-all mutants fuzz kills audit lock lint format demo docs benchmarks clean
+.PHONY: test test-all fast-tests style types mutants fuzz kills audit lock lint format demo docs benchmarks clean
 
-test: lint            ## style, types and the fast tests
+test: style           ## style, types and the fast tests
+	$(MAKE) --no-print-directory --jobs 2 types fast-tests
+
+fast-tests: $(READY)
 	$(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder
 
 test-all: lint        ## also the slow tests on real data
@@ -40,10 +43,14 @@ lock: $(READY)        ## pin the dependencies to the releases that are installed
 	  --override $(VENV)/without-torch.txt --custom-compile-command 'make lock' pyproject.toml $(VENV)/build.txt \
 	  --output-file requirements.lock
 
-lint: $(READY)
+lint: style types
+
+style: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+
+types: $(READY)       # with low priority: it runs beside the tests, and uses the time that they wait
+	nice $(BIN)/mypy
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

@@ -394,7 +394,6 @@ def test_an_objective_requests_the_negatives_of_its_epoch() -> None:
     assert Given.asked == [0, 0, 1, 1]
 
 
-@pytest.mark.slow
 def test_two_processes_equal_one(tmp_path: Path) -> None:
     """In-batch negatives are those of the whole step, whichever process reads them."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
